@@ -1,0 +1,1 @@
+"""What is said between master, servers and clients; no threads, sockets or clocks."""

@@ -1,0 +1,417 @@
+"""One frozen dataclass a message, and the fields that each may have; knows no bytes.
+
+A message's class says everything the wire needs: its number (``KIND``), its fields in order, and for each
+field what values are allowed. Fields of arrays come last; they travel as frames of their own behind the
+header. ``docs/protocol.md`` is this file in prose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+"""The version of the protocol that this package speaks."""
+
+FEATURES: tuple[str, ...] = ()
+"""Names of additions to version 1 that this package knows; there are none yet."""
+
+Array = NDArray[Any]
+Document = NDArray[np.uint8]
+"""A JSON text as an array of bytes: for what has no fixed size (specs, lists, status)."""
+
+U63 = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A field that holds an integer in [low, high]."""
+
+    low: int = 0
+    high: int = U63
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A field that holds bytes of one of these lengths."""
+
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A field that holds text of at most this many characters."""
+
+    characters_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bool:
+    """A field that holds True or False."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A field that holds an array, in a frame of its own; ``optional`` ones may be None.
+
+    Attributes:
+        index: int64 or uint32 only, as (n,) indices or (k, 3) slices.
+        document: uint8 only, (n,).
+    """
+
+    index: bool = False
+    document: bool = False
+    optional: bool = False
+
+
+Rule = Int | Bytes | Text | Bool | Frame
+
+
+def rule(value: Rule) -> Any:
+    """Attach the rule of a field to it."""
+    return field(metadata={"rule": value})
+
+
+SESSION = Bytes((16,))
+SESSION_OR_NONE = Bytes((0, 16))
+PART = Int(0, 2**32 - 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """What every message has.
+
+    Attributes:
+        request_id: chosen by who asks, the same in all parts and in all answers.
+    """
+
+    KIND: ClassVar[int] = 0
+    request_id: int = rule(Int())
+
+
+# --- sessions: client and server ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hello(Message):
+    """Client: opens a session, or goes on with one after a reconnect."""
+
+    KIND: ClassVar[int] = 1
+    version_min: int = rule(Int(1, 255))
+    version_max: int = rule(Int(1, 255))
+    features: str = rule(Text(512))
+    """Names separated by commas."""
+    client_id: bytes = rule(SESSION)
+    session: bytes = rule(SESSION_OR_NONE)
+    """Empty for a new session."""
+    floor: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Welcome(Message):
+    """Server: the session, new or as it stands."""
+
+    KIND: ClassVar[int] = 2
+    version: int = rule(Int(1, 255))
+    features: str = rule(Text(512))
+    server_id: str = rule(Text(64))
+    incarnation: int = rule(Int())
+    session: bytes = rule(SESSION)
+    window_bytes: int = rule(Int())
+    applied: int = rule(Int())
+    """The highest sequence number that has an outcome."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull(Message):
+    """Client: read one part of a selection."""
+
+    KIND: ClassVar[int] = 3
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    after: int = rule(Int())
+    """The last number that this client used for the model: a pull sees its own client's pushes."""
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    part: int = rule(PART)
+    paired: bool = rule(Bool())
+    rows: Array = rule(Frame(index=True))
+    cols: Array | None = rule(Frame(index=True, optional=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Push(Message):
+    """Client: apply one part, exactly once and in sequence order."""
+
+    KIND: ClassVar[int] = 4
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    """The oldest number whose outcome the client doesn't know; all below are done with."""
+    sequence: int = rule(Int(1))
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    part: int = rule(PART)
+    wants_values: bool = rule(Bool())
+    """push_pull: answer with the values after the push."""
+    assign: bool = rule(Bool())
+    """Store the values as they are, whatever the updater: for a model that isn't published yet."""
+    paired: bool = rule(Bool())
+    rows: Array = rule(Frame(index=True))
+    cols: Array | None = rule(Frame(index=True, optional=True))
+    values: Array = rule(Frame())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values(Message):
+    """Server: the values of one part; for a push_pull also its receipt."""
+
+    KIND: ClassVar[int] = 5
+    part: int = rule(PART)
+    window_bytes: int = rule(Int())
+    values: Array = rule(Frame())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Applied(Message):
+    """Server: the receipt of one part of a push."""
+
+    KIND: ClassVar[int] = 6
+    part: int = rule(PART)
+    window_bytes: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gap(Message):
+    """Server: something issued before this has not arrived; nothing was changed."""
+
+    KIND: ClassVar[int] = 7
+    part: int = rule(PART)
+    expected: int = rule(Int(1))
+    """The next number the server will apply."""
+    window_bytes: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failure(Message):
+    """Anybody: the request, or one part of it, failed; for a push the refusal is recorded."""
+
+    KIND: ClassVar[int] = 8
+    part: int = rule(PART)
+    code: int = rule(Int(1, 255))
+    """From the table in ``protocol/failures.py``."""
+    window_bytes: int = rule(Int())
+    text: str = rule(Text(3000))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe(Message):
+    """Client: it has been silent; what has arrived?"""
+
+    KIND: ClassVar[int] = 9
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    highest: int = rule(Int())
+    """The highest number sent."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report(Message):
+    """Server: the session as it stands."""
+
+    KIND: ClassVar[int] = 10
+    window_bytes: int = rule(Int())
+    applied: int = rule(Int())
+    first: int = rule(Int())
+    """The number that the first outcome belongs to."""
+    outcomes: Array = rule(Frame(document=True))
+    """(n,) uint8: 0 applied, 255 passed over, else the code of a failure."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bye(Message):
+    """Client: has all its outcomes and ends its session."""
+
+    KIND: ClassVar[int] = 11
+    session: bytes = rule(SESSION)
+
+
+# --- whole models: client or master to a server ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done(Message):
+    """Anybody: it is done, and this is what there is to know."""
+
+    KIND: ClassVar[int] = 20
+    document: Document = rule(Frame(document=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CreateShard(Message):
+    """Master: reserve and initialise this server's part of a model."""
+
+    KIND: ClassVar[int] = 21
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    num_rows: int = rule(Int())
+    spec: Document = rule(Frame(document=True))
+    extents: Array = rule(Frame())
+    """(k, 4) int64: first server row, number of rows, global row of the first, step between global rows.
+    Empty where the initial values don't depend on the row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DestroyShard(Message):
+    """Master: forget this server's part of a model."""
+
+    KIND: ClassVar[int] = 22
+    model_id: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BeginCut(Message):
+    """Client: hold one moment of a model, to be read in slices."""
+
+    KIND: ClassVar[int] = 23
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    after: int = rule(Int())
+    model_id: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadCut(Message):
+    """Client: read one slice of a cut; each may be read once."""
+
+    KIND: ClassVar[int] = 24
+    session: bytes = rule(SESSION)
+    cut_id: int = rule(Int())
+    index: int = rule(PART)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EndCut(Message):
+    """Client: is done with a cut."""
+
+    KIND: ClassVar[int] = 25
+    session: bytes = rule(SESSION)
+    cut_id: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServerStatus(Message):
+    """Anybody: what does this server hold?"""
+
+    KIND: ClassVar[int] = 26
+
+
+# --- the cluster: anybody to the master -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Join(Message):
+    """Server or client: becomes a member, or is one again."""
+
+    KIND: ClassVar[int] = 40
+    version_min: int = rule(Int(1, 255))
+    version_max: int = rule(Int(1, 255))
+    is_server: bool = rule(Bool())
+    member_id: str = rule(Text(64))
+    name: str = rule(Text(128))
+    address: str = rule(Text(512))
+    """Where a server is reached; empty for a client."""
+    incarnation: int = rule(Int())
+    pid: int = rule(Int())
+    host: str = rule(Text(256))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beat(Message):
+    """Server or client: is alive. Answered with ``BeatSeen``."""
+
+    KIND: ClassVar[int] = 41
+    member_id: str = rule(Text(64))
+    incarnation: int = rule(Int())
+    progress: int = rule(Int())
+    """Messages that the data actor has handled, ticks included: stands still when it hangs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BeatSeen(Message):
+    """Master: the answer to a beat."""
+
+    KIND: ClassVar[int] = 42
+    known: bool = rule(Bool())
+    """False: join again."""
+    changes: int = rule(Int())
+    """Counts joins and losses of servers; a change says that addresses may have changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leave(Message):
+    """Server or client: goes in good order."""
+
+    KIND: ClassVar[int] = 43
+    member_id: str = rule(Text(64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CreateModel(Message):
+    """Client: make a model on all servers or none."""
+
+    KIND: ClassVar[int] = 44
+    exist_ok: bool = rule(Bool())
+    publish: bool = rule(Bool())
+    """False: under no name yet; ``PublishModel`` gives it one when it is filled."""
+    spec: Document = rule(Frame(document=True))
+    sizes: Array = rule(Frame())
+    """(P,) int64: rows by partition."""
+    extents: Array = rule(Frame())
+    """(P, 2) int64: global row of the first, step between rows; empty if a partition's rows have no step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenModel(Message):
+    """Client: look a model up by name, or by id where the name is empty."""
+
+    KIND: ClassVar[int] = 45
+    model_id: int = rule(Int())
+    name: str = rule(Text(128))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublishModel(Message):
+    """Client: give a model that was made without publishing its name."""
+
+    KIND: ClassVar[int] = 46
+    model_id: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DestroyModel(Message):
+    """Client: end a model."""
+
+    KIND: ClassVar[int] = 47
+    model_id: int = rule(Int())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterState(Message):
+    """Anybody: members and models."""
+
+    KIND: ClassVar[int] = 48
+
+
+def message_types() -> dict[int, type[Message]]:
+    """Return every kind of message by its number."""
+    found = {kind.KIND: kind for kind in Message.__subclasses__()}
+    assert len(found) == len(Message.__subclasses__()), "two messages share a number"
+    return found
+
+
+def rules_of(kind: type[Message]) -> list[tuple[str, Rule]]:
+    """Return the fields of a message in wire order, each with its rule."""
+    return [(entry.name, entry.metadata["rule"]) for entry in fields(kind)]

@@ -1,0 +1,116 @@
+"""What a request touches: rows times columns, or single elements; knows no partition and no message.
+
+Rows and columns are arrays of indices, or slices as a (k, 3) array of (start, stop, step), so that slices
+and whole models never travel as index lists. Rows are *server rows*: positions in the one array that a
+server keeps for a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.errors import KeyRangeError, ShapeError
+
+IndexArray = NDArray[np.int64] | NDArray[np.uint32]
+
+
+def slices_of(*triples: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Return slices as the (k, 3) int64 array in which they travel."""
+    return np.array(triples, dtype=np.int64).reshape(-1, 3)
+
+
+def is_slices(axis: NDArray[Any]) -> bool:
+    """Tell slices, (k, 3), from indices, (n,)."""
+    return axis.ndim == 2
+
+
+def axis_length(axis: NDArray[Any]) -> int:
+    """Return how many indices an axis selects."""
+    if not is_slices(axis):
+        return int(axis.shape[0])
+    return sum(len(range(*triple)) for triple in axis.tolist())
+
+
+def axis_indices(axis: NDArray[Any]) -> NDArray[np.int64]:
+    """Return an axis as (n,) int64 indices, slices written out."""
+    if not is_slices(axis):
+        return axis.astype(np.int64, copy=False)
+    pieces = [np.arange(*triple, dtype=np.int64) for triple in axis.tolist()]
+    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def check_axis(axis: NDArray[Any], size: int, *, what: str) -> None:
+    """Refuse an axis that reaches outside [0, size).
+
+    Raises:
+        KeyRangeError: naming the first bad index and its position.
+        ShapeError: a slice that doesn't run forward inside the axis.
+    """
+    if is_slices(axis):
+        for start, stop, step in axis.tolist():
+            if step < 1 or start < 0 or stop < start:
+                raise ShapeError(f"slice {start}:{stop}:{step} of {what}s doesn't run forward")
+            if stop > start and start + (stop - start - 1) // step * step >= size:
+                raise KeyRangeError(f"slice {start}:{stop}:{step} reaches outside [0, {size}) of {what}s")
+        return
+    if axis.size == 0:
+        return
+    if int(axis.max()) < size and int(axis.min()) >= 0:
+        return
+    bad = np.flatnonzero((axis < 0) | (axis >= size))
+    position = int(bad[0])
+    raise KeyRangeError(f"{what} {int(axis[position])} at position {position} is outside [0, {size})")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Rows times columns, or elements.
+
+    Attributes:
+        rows: (n,) int64 or uint32 indices, or (k, 3) int64 slices.
+        cols: the same for columns; None: all columns (and always None for a vector).
+        paired: element i is (rows[i], cols[i]); both are (n,) indices.
+    """
+
+    rows: NDArray[Any]
+    cols: NDArray[Any] | None = None
+    paired: bool = False
+
+    def num_rows(self) -> int:
+        """Return how many rows (or elements) are selected."""
+        return axis_length(self.rows)
+
+    def shape(self, num_cols: int | None) -> tuple[int, ...]:
+        """Return the shape of the selected values.
+
+        Args:
+            num_cols: the model's number of columns; None for a vector.
+        """
+        num_rows = self.num_rows()
+        if num_cols is None or self.paired:
+            return (num_rows,)
+        return (num_rows, num_cols if self.cols is None else axis_length(self.cols))
+
+    def check(self, num_rows: int, num_cols: int | None) -> None:
+        """Refuse what reaches outside an array of this shape; nothing is touched before.
+
+        Raises:
+            KeyRangeError: an index outside, with the first bad one and its position.
+            ShapeError: columns of a vector, pairs of different lengths, backward slices.
+        """
+        check_axis(self.rows, num_rows, what="row")
+        if self.cols is None:
+            if self.paired:
+                raise ShapeError("elements need columns")
+            return
+        if num_cols is None:
+            raise ShapeError("a vector has no columns")
+        if self.paired and (
+            is_slices(self.rows) or is_slices(self.cols) or self.rows.shape != self.cols.shape
+        ):
+            raise ShapeError(f"elements need as many rows as columns, not {self.rows.shape}, {self.cols.shape}")
+        check_axis(self.cols, num_cols, what="column")

@@ -1,0 +1,215 @@
+"""What a model is (``ModelSpec``) and where it lies (``ModelInfo``), and both as documents; knows no socket."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy import config
+from glintpy.errors import ConfigError, DTypeError, GlintError, RemoteProtocolError, ShapeError
+from glintpy.protocol import dtypes
+
+Init = int | float | tuple[str, float, float]
+"""A number; or ("uniform", low, high); or ("normal", mean, std)."""
+
+_NAME = re.compile(rf"[^\x00-\x1f\x7f]{{1,{config.MODEL_NAME_MAX}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What was asked for when the model was made; two programs that ask for equal specs share it.
+
+    Attributes:
+        name: unique in the cluster.
+        num_rows: rows of a matrix, or the size of a vector.
+        num_cols: columns of a matrix; None for a vector.
+        dtype: a name from ``protocol.dtypes``.
+        partitioner: ``"range"``, ``"cyclic"`` or a custom one's name.
+        partitions_per_server: asked for; fewer where there are fewer keys.
+        init: the initial values.
+        seed: of random initial values.
+        updater: how pushes are applied.
+        finite: whether NaN and infinities are refused.
+    """
+
+    name: str
+    num_rows: int
+    num_cols: int | None
+    dtype: str
+    partitioner: str = "range"
+    partitions_per_server: int = 1
+    init: Init = 0
+    seed: int = 0
+    updater: str = "add"
+    finite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ShapeError, DTypeError, ConfigError: with the number that is wrong.
+        """
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {self.name!r:.200}"
+            )
+        _check_size("rows", self.num_rows)
+        if self.num_cols is not None:
+            _check_size("cols", self.num_cols)
+        if self.num_bytes > 2**62:
+            raise ShapeError(f"{self.num_rows} x {self.num_cols} cells of {self.dtype} can't be addressed")
+        if self.dtype not in dtypes.NAMES:
+            raise DTypeError(f"a model can't have dtype {self.dtype}; it has one of {', '.join(dtypes.NAMES)}")
+        if type(self.partitions_per_server) is not int or not 1 <= self.partitions_per_server <= 4096:
+            raise ConfigError(f"partitions_per_server is 1 to 4096, not {self.partitions_per_server!r}")
+        if type(self.seed) is not int or not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed is a 64-bit integer, not {self.seed!r}")
+        if type(self.partitioner) is not str or not 1 <= len(self.partitioner) <= 200:
+            raise ConfigError(f"a partitioner's name has 1 to 200 characters, not {self.partitioner!r}")
+        if self.updater != "add":
+            raise ConfigError(f"there is no updater {self.updater!r}; there is 'add'")
+        if type(self.finite) is not bool:
+            raise ConfigError(f"finite is True or False, not {self.finite!r}")
+        _check_init(self.init, self.numpy_dtype)
+
+    @property
+    def numpy_dtype(self) -> dtypes.DTypeAny:
+        """The dtype as numpy's own object, little-endian."""
+        return dtypes.model_dtype(self.dtype)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row: (num_cols,), or () for a vector."""
+        return () if self.num_cols is None else (self.num_cols,)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return (1 if self.num_cols is None else self.num_cols) * dtypes.model_dtype(self.dtype).itemsize
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all values."""
+        return self.num_rows * self.row_bytes
+
+    @property
+    def init_depends_on_row(self) -> bool:
+        """Whether the initial values are random, and so need to know which row they are for."""
+        return isinstance(self.init, tuple)
+
+    def to_content(self) -> dict[str, Any]:
+        """Return plain data for a document."""
+        return asdict(self)
+
+    @classmethod
+    def from_content(cls, content: Any) -> ModelSpec:
+        """Return the spec in a foreign document.
+
+        Raises:
+            RemoteProtocolError: other fields than a spec's.
+            ShapeError, DTypeError, ConfigError: a field that is wrong.
+        """
+        names = {entry.name for entry in fields(cls)}
+        if not isinstance(content, dict) or set(content) != names:
+            raise RemoteProtocolError(f"a model's spec has the fields {sorted(names)}")
+        if isinstance(content["init"], list):
+            content = {**content, "init": tuple(content["init"])}
+        try:
+            return cls(**content)
+        except GlintError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RemoteProtocolError(f"a model's spec with a field of the wrong type: {error}") from error
+
+    def difference(self, other: ModelSpec) -> str:
+        """Return the fields in which two specs differ, as text; empty if they are equal."""
+        mine, theirs = asdict(self), asdict(other)
+        return ", ".join(f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that exists: its spec and its routing.
+
+    Attributes:
+        model_id: never used again, so a model made anew under an old name is another.
+        routing: the version of ``owners``.
+        servers: (id, address) of each server that holds a part.
+        owners: for each partition, its server's index in ``servers``.
+    """
+
+    model_id: int
+    spec: ModelSpec
+    routing: int
+    servers: tuple[tuple[str, str], ...]
+    owners: tuple[int, ...]
+
+    def owners_array(self) -> NDArray[np.int64]:
+        """Return the owners as (P,) int64."""
+        return np.array(self.owners, dtype=np.int64)
+
+    def to_content(self) -> dict[str, Any]:
+        """Return plain data for a document."""
+        return {
+            "model_id": self.model_id,
+            "spec": self.spec.to_content(),
+            "routing": self.routing,
+            "servers": [list(server) for server in self.servers],
+            "owners": list(self.owners),
+        }
+
+    @classmethod
+    def from_content(cls, content: Any) -> ModelInfo:
+        """Return the info in a foreign document.
+
+        Raises:
+            RemoteProtocolError: fields or types that aren't a model's.
+        """
+        try:
+            return cls(
+                model_id=int(content["model_id"]),
+                spec=ModelSpec.from_content(content["spec"]),
+                routing=int(content["routing"]),
+                servers=tuple((str(identity), str(address)) for identity, address in content["servers"]),
+                owners=tuple(int(owner) for owner in content["owners"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RemoteProtocolError(f"a model's description that lacks something: {error!r}") from error
+
+
+def num_partitions(*, num_keys: int, partitions_per_server: int, num_servers: int) -> int:
+    """Return how many partitions a model has: at least one, so that an empty model has a home."""
+    return max(1, min(num_keys, partitions_per_server * num_servers))
+
+
+def _check_size(what: str, size: Any) -> None:
+    if type(size) is not int:
+        raise ShapeError(f"{what} is an integer, not {size!r}")
+    if not 0 <= size < 2**62:
+        raise ShapeError(f"{what} is {size}; it is at least 0 and below 2**62")
+
+
+def _check_init(init: Any, dtype: dtypes.DTypeAny) -> None:
+    if isinstance(init, tuple):
+        if len(init) != 3 or init[0] not in {"uniform", "normal"}:
+            raise ConfigError(f'init is a number, ("uniform", low, high) or ("normal", mean, std), not {init!r}')
+        if dtype.kind != "f":
+            raise DTypeError(f"random initial values are floats; this model's dtype is {dtype.name}")
+        for number in init[1:]:
+            if type(number) not in {int, float} or not math.isfinite(number):
+                raise ConfigError(f"init {init!r} has a parameter that is not a finite number")
+        return
+    if type(init) not in {int, float, bool}:
+        raise ConfigError(f'init is a number, ("uniform", low, high) or ("normal", mean, std), not {init!r}')
+    if dtype.kind == "f":
+        return
+    if init != int(init) if math.isfinite(init) else True:
+        raise DTypeError(f"init {init!r} can't be stored as {dtype.name}")
+    low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    if not low <= init <= high:
+        raise DTypeError(f"init {init!r} can't be stored as {dtype.name}: it holds {low} to {high}")

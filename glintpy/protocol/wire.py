@@ -1,0 +1,257 @@
+"""Messages to frames and back, with every check on foreign bytes; knows no socket and no model.
+
+A message is a header frame, a msgpack array ``[version, kind, [fields...], [[dtype, shape...]...]]``, and
+one raw frame an array, little-endian in C order. Several small messages may stand one behind another in
+one ZeroMQ message. Decoding returns typed messages or one precise error; it allocates nothing that the
+bytes did not bring along.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from glintpy import config
+from glintpy.errors import LocalProtocolError, RemoteProtocolError
+from glintpy.protocol import dtypes
+from glintpy.protocol.messages import (
+    U63,
+    VERSION,
+    Array,
+    Bool,
+    Bytes,
+    Document,
+    Frame,
+    Int,
+    Message,
+    Rule,
+    Text,
+    message_types,
+    rules_of,
+)
+
+Buffer = bytes | bytearray | memoryview
+Check = Callable[[Any], bool]
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Return the frames of a message: its header, then one an array.
+
+    The arrays' frames are views where the array is already little-endian and contiguous: the caller
+    must own them until they are sent.
+
+    Raises:
+        LocalProtocolError: a field against its rule: a defect of ours, found before it leaves.
+    """
+    shape = _SHAPES[type(message)]
+    values: list[Any] = []
+    for name, check in shape.scalars:
+        value = getattr(message, name)
+        if not check(value):
+            raise LocalProtocolError(f"{type(message).__name__}.{name} can't be {value!r}")
+        values.append(value)
+    descriptors: list[list[int] | None] = []
+    frames: list[Buffer] = []
+    for name, rule in shape.frames:
+        array = getattr(message, name)
+        if array is None and rule.optional:
+            descriptors.append(None)
+            continue
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        code = dtypes.CODE_OF.get(array.dtype)
+        if code is None or not _frame_allowed(rule, code, array.shape):
+            raise LocalProtocolError(
+                f"{type(message).__name__}.{name} can't be {array.dtype} of shape {array.shape}"
+            )
+        if array.nbytes > config.FRAME_BYTES_MAX:
+            raise LocalProtocolError(f"{name} has {array.nbytes} bytes, more than {config.FRAME_BYTES_MAX}")
+        descriptors.append([code, *array.shape])
+        frames.append(memoryview(array).cast("B") if array.size else b"")
+    header = msgpack.packb([VERSION, message.KIND, values, descriptors], use_bin_type=True)
+    if len(header) > config.HEADER_BYTES_MAX:
+        raise LocalProtocolError(f"a header of {len(header)} bytes; at most {config.HEADER_BYTES_MAX} travel")
+    return [header, *frames]
+
+
+def decode_all(frames: Sequence[Buffer]) -> list[Message]:
+    """Return the messages in one ZeroMQ message.
+
+    The arrays are read-only views of the frames: whoever keeps one copies it.
+
+    Raises:
+        RemoteProtocolError: the first thing that is wrong, wherever it stands: nothing is half taken.
+    """
+    messages: list[Message] = []
+    position = 0
+    if not frames:
+        raise RemoteProtocolError("a message without frames")
+    while position < len(frames):
+        if len(messages) == config.MERGED_MESSAGES_MAX:
+            raise RemoteProtocolError(f"more than {config.MERGED_MESSAGES_MAX} messages in one")
+        message, position = _decode_one(frames, position)
+        messages.append(message)
+    return messages
+
+
+def request_id_of(frames: Sequence[Buffer]) -> int | None:
+    """Return the request that undecodable frames belong to, if that much can be read of them."""
+    try:
+        _, values, _ = _decode_header(frames[0])
+    except (RemoteProtocolError, IndexError):
+        return None
+    found = values[0] if values else None
+    return found if type(found) is int and 0 <= found <= U63 else None
+
+
+def merge(encoded: Sequence[list[Buffer]]) -> list[list[Buffer]]:
+    """Join neighbouring small messages, in order, so that fewer are sent.
+
+    Args:
+        encoded: the frames of each message.
+
+    Returns:
+        The frames of each ZeroMQ message to send.
+    """
+    joined: list[list[Buffer]] = []
+    count = size = 0
+    for frames in encoded:
+        length = sum(map(len, frames))
+        fits = count < config.MERGED_MESSAGES_MAX and size + length <= config.MERGED_BYTES_MAX
+        if joined and fits:
+            joined[-1].extend(frames)
+            count, size = count + 1, size + length
+        else:
+            joined.append(list(frames))
+            count, size = 1, length
+    return joined
+
+
+def document(content: Any) -> Document:
+    """Return plain data (dicts, lists, text, numbers) as the bytes of a JSON text."""
+    return np.frombuffer(json.dumps(content, separators=(",", ":")).encode(), dtype=np.uint8)
+
+
+def content(text: Document) -> Any:
+    """Return the plain data of a document.
+
+    Raises:
+        RemoteProtocolError: not a JSON text.
+    """
+    try:
+        return json.loads(text.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"a document that is not JSON: {error}") from error
+
+
+class _Shape:
+    """A message class, prepared for coding: which fields, which checks."""
+
+    def __init__(self, kind: type[Message]) -> None:
+        self.kind = kind
+        rules = rules_of(kind)
+        self.scalars = [(name, _check_of(rule)) for name, rule in rules if not isinstance(rule, Frame)]
+        self.frames = [(name, rule) for name, rule in rules if isinstance(rule, Frame)]
+        assert [name for name, _ in rules] == [name for name, _ in (*self.scalars, *self.frames)]
+
+
+def _check_of(rule: Rule) -> Check:
+    match rule:
+        case Int(low, high):
+            return lambda value: type(value) is int and low <= value <= high
+        case Bytes(lengths):
+            return lambda value: type(value) is bytes and len(value) in lengths
+        case Text(characters_max):
+            return lambda value: type(value) is str and len(value) <= characters_max
+        case Bool():
+            return lambda value: type(value) is bool
+        case Frame():
+            raise AssertionError("frames are checked by _frame_allowed")
+
+
+def _frame_allowed(rule: Frame, code: int, shape: tuple[int, ...]) -> bool:
+    if rule.document:
+        return code == 5 and len(shape) == 1
+    if rule.index:
+        slices = len(shape) == 2 and shape[1] == 3 and code == 4 and shape[0] <= config.SLICES_MAX
+        return slices or (len(shape) == 1 and code in dtypes.INDEX_CODES)
+    return 1 <= len(shape) <= 2
+
+
+_SHAPES = {kind: _Shape(kind) for kind in message_types().values()}
+_BY_KIND = {shape.kind.KIND: shape for shape in _SHAPES.values()}
+
+
+def _decode_one(frames: Sequence[Buffer], position: int) -> tuple[Message, int]:
+    kind, values, descriptors = _decode_header(frames[position])
+    shape = _BY_KIND.get(kind)
+    if shape is None:
+        raise RemoteProtocolError(f"a message of unknown kind {kind}")
+    name = shape.kind.__name__
+    if len(values) != len(shape.scalars) or len(descriptors) != len(shape.frames):
+        raise RemoteProtocolError(f"{name} has {len(shape.scalars)} fields and {len(shape.frames)} arrays")
+    arguments: list[Any] = []
+    for value, (field_name, check) in zip(values, shape.scalars, strict=True):
+        if not check(value):
+            raise RemoteProtocolError(f"{name}.{field_name} can't be {str(value)[:80]!r}")
+        arguments.append(value)
+    position += 1
+    for descriptor, (field_name, rule) in zip(descriptors, shape.frames, strict=True):
+        if descriptor is None and rule.optional:
+            arguments.append(None)
+            continue
+        if position >= len(frames):
+            raise RemoteProtocolError(f"{name} lacks the frame of {field_name}")
+        arguments.append(_decode_array(f"{name}.{field_name}", rule, descriptor, frames[position]))
+        position += 1
+    return shape.kind(*arguments), position
+
+
+def _decode_header(frame: Buffer) -> tuple[int, list[Any], list[Any]]:
+    if len(frame) > config.HEADER_BYTES_MAX:
+        raise RemoteProtocolError(f"a header of {len(frame)} bytes; at most {config.HEADER_BYTES_MAX} are taken")
+    try:
+        header = msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=64,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=config.HEADER_BYTES_MAX,
+            max_bin_len=64,
+        )
+    # msgpack raises its own errors, ValueError, UnicodeDecodeError and RecursionError for foreign bytes.
+    except Exception as error:
+        raise RemoteProtocolError(f"a header that is not msgpack: {type(error).__name__}: {error}") from error
+    if type(header) is not list or len(header) != 4:
+        raise RemoteProtocolError("a header that is not a list of four")
+    version, kind, values, descriptors = header
+    if type(version) is not int or version != VERSION:
+        raise RemoteProtocolError(f"a message of version {str(version)[:20]}; this side speaks {VERSION}")
+    if type(kind) is not int or type(values) is not list or type(descriptors) is not list:
+        raise RemoteProtocolError("a header whose kind, fields or arrays have the wrong type")
+    return kind, values, descriptors
+
+
+def _decode_array(name: str, rule: Frame, descriptor: Any, frame: Buffer) -> Array:
+    if type(descriptor) is not list or not 2 <= len(descriptor) <= 3:
+        raise RemoteProtocolError(f"{name} has no dtype and shape")
+    if not all(type(number) is int and 0 <= number < 2**48 for number in descriptor):
+        raise RemoteProtocolError(f"{name} has a dtype or shape that is not a small number")
+    code, *shape = descriptor
+    dtype = dtypes.BY_CODE.get(code)
+    if dtype is None or not _frame_allowed(rule, code, tuple(shape)):
+        raise RemoteProtocolError(f"{name} can't have dtype {code} and shape {tuple(shape)}")
+    expected = math.prod(shape) * dtype.itemsize
+    if len(frame) != expected:
+        raise RemoteProtocolError(f"{name} has {len(frame)} bytes where its shape needs {expected}")
+    array = np.frombuffer(frame, dtype=dtype).reshape(shape)
+    array.flags.writeable = False
+    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise RemoteProtocolError(f"{name} has bytes that are neither True nor False")
+    return array
