@@ -1,0 +1,1 @@
+"""glintpy: a parameter server for Python."""
