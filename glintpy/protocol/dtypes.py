@@ -44,9 +44,10 @@ def model_dtype(dtype: Any) -> DTypeAny:
         DTypeError: not a fixed-size number or bool; the message lists what is.
     """
     try:
-        found = np.dtype(dtype).newbyteorder("<")
-    except TypeError as error:
-        raise DTypeError(f"{dtype!r} is not a dtype; a model has one of {', '.join(NAMES)}") from error
+        found: DTypeAny = np.dtype(dtype).newbyteorder("<")
+    # SyntaxError and ValueError: numpy reads a text such as "f8,(" as a small language of its own.
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise DTypeError(f"{dtype!r:.80} is not a dtype; a model has one of {', '.join(NAMES)}") from error
     if found not in CODE_OF:
         raise DTypeError(f"a model can't have dtype {found.name}; it has one of {', '.join(NAMES)}")
     return found

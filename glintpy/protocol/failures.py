@@ -54,3 +54,17 @@ def error_of(code: int, text: str) -> errors.GlintError:
     if kind is None:
         return errors.RemoteFailure(f"failure of unknown code {code}: {text}")
     return kind(text)
+
+
+def fitting_text(text: str, *, bytes_max: int = 3000) -> str:
+    """Return the text, cut where its UTF-8 would not fit into a header.
+
+    A failure must not fail to travel: 3000 characters may need 12,000 bytes, and halves of surrogate pairs,
+    which file names bring into tracebacks, have no UTF-8 at all.
+
+    Args:
+        text: whatever an error says.
+        bytes_max: what is kept of it, in bytes of UTF-8.
+    """
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw[:bytes_max].decode("utf-8", "ignore")

@@ -29,7 +29,12 @@ def is_slices(axis: NDArray[Any]) -> bool:
 
 
 def axis_length(axis: NDArray[Any]) -> int:
-    """Return how many indices an axis selects."""
+    """Return how many indices an axis selects.
+
+    Args:
+        axis: (n,) indices, or (k, 3) int64 slices that ``check_axis`` has let through: a step of zero or a
+            slice of more than 2**63 would be a builtin error here.
+    """
     if not is_slices(axis):
         return int(axis.shape[0])
     return sum(len(range(*triple)) for triple in axis.tolist())
@@ -45,6 +50,11 @@ def axis_indices(axis: NDArray[Any]) -> NDArray[np.int64]:
 
 def check_axis(axis: NDArray[Any], size: int, *, what: str) -> None:
     """Refuse an axis that reaches outside [0, size).
+
+    Args:
+        axis: (n,) int64 or uint32 indices, or (k, 3) int64 slices.
+        size: of the axis.
+        what: its name in the message: ``"row"`` or ``"column"``.
 
     Raises:
         KeyRangeError: naming the first bad index and its position.
@@ -98,6 +108,10 @@ class Selection:
     def check(self, num_rows: int, num_cols: int | None) -> None:
         """Refuse what reaches outside an array of this shape; nothing is touched before.
 
+        Args:
+            num_rows: rows of the array.
+            num_cols: its columns; None for a vector.
+
         Raises:
             KeyRangeError: an index outside, with the first bad one and its position.
             ShapeError: columns of a vector, pairs of different lengths, backward slices.
@@ -112,5 +126,5 @@ class Selection:
         if self.paired and (
             is_slices(self.rows) or is_slices(self.cols) or self.rows.shape != self.cols.shape
         ):
-            raise ShapeError(f"elements need as many rows as columns, not {self.rows.shape}, {self.cols.shape}")
+            raise ShapeError(f"elements need a column a row, not {self.rows.shape}, {self.cols.shape}")
         check_axis(self.cols, num_cols, what="column")

@@ -1,4 +1,4 @@
-"""What a model is (``ModelSpec``) and where it lies (``ModelInfo``), and both as documents; knows no socket."""
+"""What a model is (``ModelSpec``), where it lies (``ModelInfo``), both as documents; knows no socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from glintpy.protocol import dtypes
 Init = int | float | tuple[str, float, float]
 """A number; or ("uniform", low, high); or ("normal", mean, std)."""
 
-_NAME = re.compile(rf"[^\x00-\x1f\x7f]{{1,{config.MODEL_NAME_MAX}}}")
+_INIT_FORMS = 'a number, ("uniform", low, high) or ("normal", mean, std)'
+_NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{config.MODEL_NAME_MAX}}}")
+"""Neither control characters nor halves of surrogate pairs, which UTF-8 can't hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,20 @@ class ModelSpec:
         Raises:
             ShapeError, DTypeError, ConfigError: with the number that is wrong.
         """
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if type(self.name) is not str or not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {self.name!r:.200}"
+                f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {self.name!r:.80}"
             )
         _check_size("rows", self.num_rows)
         if self.num_cols is not None:
             _check_size("cols", self.num_cols)
+        # Before anything asks numpy: np.dtype reads a foreign text as a small language, errors included.
+        if self.dtype not in dtypes.NAMES:
+            raise DTypeError(
+                f"a model can't have dtype {self.dtype!r:.80}; it has one of {', '.join(dtypes.NAMES)}"
+            )
         if self.num_bytes > 2**62:
             raise ShapeError(f"{self.num_rows} x {self.num_cols} cells of {self.dtype} can't be addressed")
-        if self.dtype not in dtypes.NAMES:
-            raise DTypeError(f"a model can't have dtype {self.dtype}; it has one of {', '.join(dtypes.NAMES)}")
         if type(self.partitions_per_server) is not int or not 1 <= self.partitions_per_server <= 4096:
             raise ConfigError(f"partitions_per_server is 1 to 4096, not {self.partitions_per_server!r}")
         if type(self.seed) is not int or not -(2**63) <= self.seed < 2**63:
@@ -129,7 +134,9 @@ class ModelSpec:
     def difference(self, other: ModelSpec) -> str:
         """Return the fields in which two specs differ, as text; empty if they are equal."""
         mine, theirs = asdict(self), asdict(other)
-        return ", ".join(f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key])
+        return ", ".join(
+            f"{key} {mine[key]!r} != {theirs[key]!r}" for key in mine if mine[key] != theirs[key]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +178,24 @@ class ModelInfo:
             RemoteProtocolError: fields or types that aren't a model's.
         """
         try:
-            return cls(
-                model_id=int(content["model_id"]),
+            servers = [(identity, address) for identity, address in content["servers"]]
+            found = cls(
+                model_id=content["model_id"],
                 spec=ModelSpec.from_content(content["spec"]),
-                routing=int(content["routing"]),
-                servers=tuple((str(identity), str(address)) for identity, address in content["servers"]),
-                owners=tuple(int(owner) for owner in content["owners"]),
+                routing=content["routing"],
+                servers=tuple(servers),
+                owners=tuple(content["owners"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise RemoteProtocolError(f"a model's description that lacks something: {error!r}") from error
+            raise RemoteProtocolError(f"a model's description lacks something: {error!r:.80}") from error
+        texts = [text for server in servers for text in server]
+        if not all(type(text) is str for text in texts):
+            raise RemoteProtocolError("a model's description whose servers are not pairs of texts")
+        if not all(type(number) is int and number >= 0 for number in (found.model_id, found.routing)):
+            raise RemoteProtocolError("a model's description whose model_id or routing is not a number")
+        if not all(type(owner) is int and 0 <= owner < len(servers) for owner in found.owners):
+            raise RemoteProtocolError(f"a model's description with owners outside its {len(servers)} servers")
+        return found
 
 
 def num_partitions(*, num_keys: int, partitions_per_server: int, num_servers: int) -> int:
@@ -196,20 +212,43 @@ def _check_size(what: str, size: Any) -> None:
 
 def _check_init(init: Any, dtype: dtypes.DTypeAny) -> None:
     if isinstance(init, tuple):
-        if len(init) != 3 or init[0] not in {"uniform", "normal"}:
-            raise ConfigError(f'init is a number, ("uniform", low, high) or ("normal", mean, std), not {init!r}')
-        if dtype.kind != "f":
-            raise DTypeError(f"random initial values are floats; this model's dtype is {dtype.name}")
-        for number in init[1:]:
-            if type(number) not in {int, float} or not math.isfinite(number):
-                raise ConfigError(f"init {init!r} has a parameter that is not a finite number")
+        _check_random_init(init, dtype)
         return
     if type(init) not in {int, float, bool}:
-        raise ConfigError(f'init is a number, ("uniform", low, high) or ("normal", mean, std), not {init!r}')
+        raise ConfigError(f"init is {_INIT_FORMS}, not {init!r:.80}")
     if dtype.kind == "f":
+        # Only an infinity may become one; a number that the dtype rounds is what was asked for.
+        if _is_finite(init) and not _fits_float(init, dtype):
+            raise DTypeError(f"init {init!r:.80} is beyond the largest {dtype.name}")
         return
-    if init != int(init) if math.isfinite(init) else True:
-        raise DTypeError(f"init {init!r} can't be stored as {dtype.name}")
     low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-    if not low <= init <= high:
-        raise DTypeError(f"init {init!r} can't be stored as {dtype.name}: it holds {low} to {high}")
+    if not _is_finite(init) or init != int(init) or not low <= init <= high:
+        raise DTypeError(
+            f"init {init!r:.80} can't be stored as {dtype.name}: it holds integers {low} to {high}"
+        )
+
+
+def _check_random_init(init: tuple[Any, ...], dtype: dtypes.DTypeAny) -> None:
+    if len(init) != 3 or type(init[0]) is not str or init[0] not in {"uniform", "normal"}:
+        raise ConfigError(f"init is {_INIT_FORMS}, not {init!r:.80}")
+    if dtype.kind != "f":
+        raise DTypeError(f"random initial values are floats; this model's dtype is {dtype.name}")
+    kind, first, second = init
+    for number in (first, second):
+        if type(number) not in {int, float} or not _is_finite(number) or not _fits_float(number, dtype):
+            raise ConfigError(
+                f"init {init!r:.80} has a parameter that is not a finite number of {dtype.name}"
+            )
+    if kind == "uniform" and (first > second or not math.isfinite(float(second) - float(first))):
+        raise ConfigError(f"init {init!r:.80}: low is at most high, and their distance is a finite number")
+    if kind == "normal" and second < 0:
+        raise ConfigError(f"init {init!r:.80} has a negative standard deviation")
+
+
+def _is_finite(number: float) -> bool:
+    # math.isfinite turns an integer into a float first, and a large one doesn't fit.
+    return type(number) is int or math.isfinite(number)
+
+
+def _fits_float(number: float, dtype: dtypes.DTypeAny) -> bool:
+    return abs(number) <= float(np.finfo(dtype).max)

@@ -42,8 +42,8 @@ Check = Callable[[Any], bool]
 def encode(message: Message) -> list[Buffer]:
     """Return the frames of a message: its header, then one an array.
 
-    The arrays' frames are views where the array is already little-endian and contiguous: the caller
-    must own them until they are sent.
+    The arrays' frames are views where the array is already contiguous: the caller must own them until
+    they are sent. Big-endian arrays are refused, not converted.
 
     Raises:
         LocalProtocolError: a field against its rule: a defect of ours, found before it leaves.
@@ -53,7 +53,7 @@ def encode(message: Message) -> list[Buffer]:
     for name, check in shape.scalars:
         value = getattr(message, name)
         if not check(value):
-            raise LocalProtocolError(f"{type(message).__name__}.{name} can't be {value!r}")
+            raise LocalProtocolError(f"{type(message).__name__}.{name} can't be {_shown(value)}")
         values.append(value)
     descriptors: list[list[int] | None] = []
     frames: list[Buffer] = []
@@ -62,6 +62,8 @@ def encode(message: Message) -> list[Buffer]:
         if array is None and rule.optional:
             descriptors.append(None)
             continue
+        if not isinstance(array, np.ndarray):
+            raise LocalProtocolError(f"{type(message).__name__}.{name} is an array, not {_shown(array)}")
         array = np.ascontiguousarray(array).reshape(array.shape)
         code = dtypes.CODE_OF.get(array.dtype)
         if code is None or not _frame_allowed(rule, code, array.shape):
@@ -71,8 +73,12 @@ def encode(message: Message) -> list[Buffer]:
         if array.nbytes > config.FRAME_BYTES_MAX:
             raise LocalProtocolError(f"{name} has {array.nbytes} bytes, more than {config.FRAME_BYTES_MAX}")
         descriptors.append([code, *array.shape])
-        frames.append(memoryview(array).cast("B") if array.size else b"")
-    header = msgpack.packb([VERSION, message.KIND, values, descriptors], use_bin_type=True)
+        frames.append(array.data.cast("B") if array.size else b"")
+    try:
+        header = msgpack.packb([VERSION, message.KIND, values, descriptors], use_bin_type=True)
+    except UnicodeEncodeError as error:
+        # Half of a surrogate pair: file names that are not UTF-8 bring them into texts of errors.
+        raise LocalProtocolError(f"{type(message).__name__} has a text without UTF-8: {error}") from error
     if len(header) > config.HEADER_BYTES_MAX:
         raise LocalProtocolError(f"a header of {len(header)} bytes; at most {config.HEADER_BYTES_MAX} travel")
     return [header, *frames]
@@ -173,6 +179,12 @@ def _check_of(rule: Rule) -> Check:
             raise AssertionError("frames are checked by _frame_allowed")
 
 
+def _shown(value: Any) -> str:
+    # Only what has a short repr is shown: the repr of a thousand nested lists is a RecursionError, and such
+    # lists fit into a header.
+    return repr(value)[:80] if isinstance(value, int | float | str | bytes) else f"a {type(value).__name__}"
+
+
 def _frame_allowed(rule: Frame, code: int, shape: tuple[int, ...]) -> bool:
     if rule.document:
         return code == 5 and len(shape) == 1
@@ -197,7 +209,7 @@ def _decode_one(frames: Sequence[Buffer], position: int) -> tuple[Message, int]:
     arguments: list[Any] = []
     for value, (field_name, check) in zip(values, shape.scalars, strict=True):
         if not check(value):
-            raise RemoteProtocolError(f"{name}.{field_name} can't be {str(value)[:80]!r}")
+            raise RemoteProtocolError(f"{name}.{field_name} can't be {_shown(value)}")
         arguments.append(value)
     position += 1
     for descriptor, (field_name, rule) in zip(descriptors, shape.frames, strict=True):
@@ -213,7 +225,7 @@ def _decode_one(frames: Sequence[Buffer], position: int) -> tuple[Message, int]:
 
 def _decode_header(frame: Buffer) -> tuple[int, list[Any], list[Any]]:
     if len(frame) > config.HEADER_BYTES_MAX:
-        raise RemoteProtocolError(f"a header of {len(frame)} bytes; at most {config.HEADER_BYTES_MAX} are taken")
+        raise RemoteProtocolError(f"a header of {len(frame)} bytes, more than {config.HEADER_BYTES_MAX}")
     try:
         header = msgpack.unpackb(
             frame,
@@ -232,7 +244,7 @@ def _decode_header(frame: Buffer) -> tuple[int, list[Any], list[Any]]:
         raise RemoteProtocolError("a header that is not a list of four")
     version, kind, values, descriptors = header
     if type(version) is not int or version != VERSION:
-        raise RemoteProtocolError(f"a message of version {str(version)[:20]}; this side speaks {VERSION}")
+        raise RemoteProtocolError(f"a message of version {_shown(version)}; this side speaks {VERSION}")
     if type(kind) is not int or type(values) is not list or type(descriptors) is not list:
         raise RemoteProtocolError("a header whose kind, fields or arrays have the wrong type")
     return kind, values, descriptors
