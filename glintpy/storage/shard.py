@@ -1,0 +1,144 @@
+"""One model on one server: pull, push, and the cuts that saves read; no thread, socket or clock.
+
+Everything is checked before the first write, so that an exception leaves the values as they were: a bad
+index or a bad number is its sender's problem and nobody else's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glintpy.errors import DTypeError, ModelError, ShapeError
+from glintpy.storage import kernels
+from glintpy.storage.cut import Cut
+from glintpy.updaters import Add, named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from glintpy.protocol.selection import Selection
+    from glintpy.protocol.spec import ModelSpec
+
+_KERNELS: dict[str, Callable[[NDArray[Any], Selection, NDArray[Any]], None]] = {Add.name: kernels.scatter_add}
+"""How an updater changes stored values, by its name."""
+
+
+class Shard:
+    """The rows of one model that lie on this server.
+
+    Attributes:
+        model_id: the model's, never used again.
+        spec: what was asked for when the model was made.
+        routing: the version under which requests name this server's rows.
+        values: (num_rows, num_cols), or (num_rows,) for a vector, C-contiguous, of the model's dtype.
+        cuts: the moments that are being read, by their ids.
+    """
+
+    def __init__(self, model_id: int, spec: ModelSpec, routing: int, values: NDArray[Any]) -> None:
+        if values.ndim == 0 or values.shape[1:] != spec.row_shape:
+            raise ShapeError(f"rows of shape {spec.row_shape} don't lie in an array of shape {values.shape}")
+        if values.dtype != spec.numpy_dtype:
+            raise DTypeError(f"a model of {spec.dtype} doesn't lie in an array of {values.dtype.name}")
+        if not values.flags.c_contiguous or not values.flags.writeable:
+            raise ShapeError("a shard's array is C-contiguous and can be written to")
+        self.model_id = model_id
+        self.spec = spec
+        self.routing = routing
+        self.values = values
+        self.cuts: dict[int, Cut] = {}
+        self._apply = _KERNELS[named(spec.updater).name]
+        self._checks_finite = spec.finite and spec.numpy_dtype.kind == "f"
+
+    @property
+    def num_rows(self) -> int:
+        """This server's rows."""
+        return int(self.values.shape[0])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of this server's values."""
+        return int(self.values.nbytes)
+
+    def pull(self, selection: Selection) -> NDArray[Any]:
+        """Copy what is selected.
+
+        Returns:
+            A new C-contiguous array of the selection's shape; a later push doesn't change it.
+
+        Raises:
+            KeyRangeError, ShapeError: a selection that doesn't fit.
+        """
+        selection.check(self.num_rows, self.spec.num_cols)
+        return kernels.gather(self.values, selection)
+
+    def push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False) -> None:
+        """Apply values to what is selected, all of them or, by an exception, none.
+
+        Args:
+            selection: server rows; repeats all count.
+            deltas: of the selection's shape and the model's dtype.
+            assign: store the values as they are, whatever the updater. Then ``spec.finite`` is not asked:
+                what a finite model held when it was saved may have overflowed, and must load again.
+
+        Raises:
+            KeyRangeError, ShapeError: a selection that doesn't fit, or values that don't fit it.
+            DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
+            MemoryError: no room for a cut's copy of what this push would change.
+        """
+        num_cols = self.spec.num_cols
+        selection.check(self.num_rows, num_cols)
+        expected = selection.shape(num_cols)
+        if deltas.shape != expected:
+            raise ShapeError(f"values of shape {deltas.shape} for a selection of shape {expected}")
+        if deltas.dtype != self.values.dtype:
+            raise DTypeError(
+                f"values of {deltas.dtype.name} for a model of {self.spec.dtype}; convert them first"
+            )
+        if self._checks_finite and not assign:
+            _check_finite(deltas, self.spec.name)
+        for cut in self.cuts.values():
+            cut.before_push(selection)
+        if assign:
+            kernels.assign(self.values, selection, deltas)
+        else:
+            self._apply(self.values, selection, deltas)
+
+    def begin_cut(self, cut_id: int, *, slice_rows: int) -> Cut:
+        """Hold this moment, to be read in slices while pushes go on.
+
+        Args:
+            cut_id: chosen by the caller, not in use.
+            slice_rows: rows of one slice, at least one.
+
+        Raises:
+            ModelError: the id is in use.
+            ShapeError: a slice without rows.
+        """
+        if cut_id in self.cuts:
+            raise ModelError(f"cut {cut_id} of model {self.spec.name!r} is there already")
+        cut = self.cuts[cut_id] = Cut(self.values, slice_rows)
+        return cut
+
+    def end_cut(self, cut_id: int) -> None:
+        """Let go of a moment and of what was copied for it.
+
+        Raises:
+            ModelError: there is no such cut.
+        """
+        if self.cuts.pop(cut_id, None) is None:
+            raise ModelError(f"model {self.spec.name!r} has no cut {cut_id}; it has {sorted(self.cuts)}")
+
+
+def _check_finite(deltas: NDArray[Any], name: str) -> None:
+    finite = np.isfinite(deltas)
+    if finite.all():
+        return
+    position = tuple(int(axis[0]) for axis in np.nonzero(~finite))
+    raise DTypeError(
+        f"value {deltas[position]} at position {position} is not finite, and model {name!r} was made with "
+        "finite=True"
+    )
