@@ -1,0 +1,381 @@
+"""How a saved model lies on disk, and the writer of one; knows no network, no thread and no client.
+
+A checkpoint is a directory at any fsspec URL: ``manifest.json`` and one plain ``.npy`` file for each
+partition and slot, which numpy alone can read. The names of part files carry the save's id, so a save never
+touches a file of the checkpoint that it replaces. The manifest, replaced atomically, is the one commit:
+whatever happens before leaves the old checkpoint loadable, and files go only after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import zlib
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from glintpy import config
+from glintpy.errors import (
+    CheckpointCorrupt,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    DTypeError,
+    ShapeError,
+)
+from glintpy.storage.checkpoint_format import (
+    FORMAT,
+    INT64,
+    MANIFEST,
+    MANIFEST_BYTES_MAX,
+    OWN_FILE,
+    ROWS,
+    VALUES,
+    PartEntry,
+    RowCover,
+    check_affine_rows,
+    check_row_count,
+    encode_manifest,
+    file_name,
+    manifest_content,
+    npy_header,
+)
+from glintpy.storage.directory import Directory
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from glintpy.protocol.spec import ModelSpec
+
+_logger = logging.getLogger("glintpy.storage")
+
+
+class PartWriter:
+    """Appends rows to one partition's file; made by ``CheckpointWriter.part``.
+
+    Leaving ``with`` closes it. One thread at a time.
+    """
+
+    def __init__(self, writer: CheckpointWriter, entry: PartEntry) -> None:
+        """Create the file and write its header.
+
+        Args:
+            writer: whose part it is.
+            entry: what the manifest will say, its bytes and crc32 not yet known.
+        """
+        self._writer = writer
+        self._entry = entry
+        self._dtype = writer.spec.numpy_dtype
+        self._row_shape = writer.spec.row_shape
+        self._num_rows = 0
+        self._num_bytes = 0
+        self._crc32 = 0
+        self._whole = False
+        self._file: IO[bytes] | None = writer.directory.create(entry.file)
+        try:
+            self._append(npy_header(self._dtype, (entry.num_rows, *self._row_shape)))
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Append rows.
+
+        Args:
+            rows: (n, ...) of the model's dtype, the next local rows in order; not kept.
+
+        Raises:
+            ShapeError, DTypeError: rows that don't fit the model, or more than the part has.
+            CheckpointError: they can't be written; the save can only be given up.
+        """
+        if rows.dtype.newbyteorder("<") != self._dtype:
+            raise DTypeError(f"{self._entry.file} has dtype {self._dtype.name}, not {rows.dtype.name}")
+        if rows.ndim == 0 or rows.shape[1:] != self._row_shape:
+            raise ShapeError(f"{self._entry.file} has rows of shape {self._row_shape}, not {rows.shape}[1:]")
+        if self._num_rows + len(rows) > self._entry.num_rows:
+            raise ShapeError(
+                f"{self._entry.file} has {self._entry.num_rows} rows, not {self._num_rows} + {len(rows)}"
+            )
+        self._append(np.ascontiguousarray(rows, dtype=self._dtype).reshape(-1).view(np.uint8).data)
+        self._num_rows += len(rows)
+
+    def close(self) -> None:
+        """Put the file on the disk and enter it into the save; again is harmless.
+
+        Raises:
+            ShapeError: rows are missing.
+            CheckpointError: it can't be written; the save can only be given up.
+        """
+        if self._file is None:
+            return
+        if not self._whole:
+            raise CheckpointError(f"a write to {self._entry.file} failed before: give this save up")
+        if self._num_rows != self._entry.num_rows:
+            raise ShapeError(
+                f"{self._entry.file} has {self._entry.num_rows} rows; {self._num_rows} were written"
+            )
+        self._whole = False
+        self._writer.directory.finish(self._file, self._entry.file)
+        self._file = None
+        content = {**asdict(self._entry), "bytes": self._num_bytes, "crc32": self._crc32}
+        self._writer.enter(PartEntry(**content))
+
+    def discard(self) -> None:
+        """Close the file without entering it."""
+        file, self._file = self._file, None
+        if file is not None:
+            # It is about to be deleted: that its last bytes can't be written either is no news. Left open,
+            # a file on an object store would upload itself when it is collected, after the deletion.
+            with contextlib.suppress(Exception):
+                file.close()
+
+    def _append(self, data: bytes | memoryview) -> None:
+        if self._file is None:
+            raise CheckpointError(f"{self._entry.file} is closed")
+        self._whole = False
+        self._writer.directory.append(self._file, self._entry.file, data)
+        self._whole = True
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self._num_bytes += len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class CheckpointWriter:
+    """Writes one save of one model; a context manager that gives up what was not committed.
+
+    One save to a URL at a time: a commit deletes what other saves left there. One thread at a time; several
+    parts may be open at once.
+
+    Attributes:
+        spec: the model's.
+        save_id: new and random; it stands in the names of all part files.
+        directory: where the files go.
+    """
+
+    def __init__(
+        self, url: str | os.PathLike[str], *, spec: ModelSpec, num_partitions: int, overwrite: bool
+    ) -> None:
+        """Look whether a checkpoint may be written here, before anything is fetched; make the directory.
+
+        Args:
+            url: a directory, at any fsspec URL.
+            spec: the model's.
+            num_partitions: parts that will be written.
+            overwrite: whether a checkpoint that is there is replaced.
+
+        Raises:
+            CheckpointMismatch: the manifest.json there belongs to something else.
+            CheckpointError: a checkpoint is there and ``overwrite`` is False, or no file can be written.
+        """
+        if not 1 <= num_partitions <= config.PARTITIONS_MAX:
+            raise ShapeError(f"a model has 1 to {config.PARTITIONS_MAX} partitions, not {num_partitions}")
+        self.spec = spec
+        self.save_id = secrets.token_hex(8)
+        self.directory = Directory(url)
+        self._num_partitions = num_partitions
+        self._overwrite = overwrite
+        self._temporary = f"manifest-{self.save_id}.tmp"
+        self._parts: dict[int, PartWriter] = {}
+        self._entries: dict[int, PartEntry] = {}
+        self._written: list[str] = []
+        self._cover: RowCover | None = None
+        self._manifest_sent = False
+        self._ended = False
+        self._check_place()
+        self._made_directory = self.directory.make()
+
+    def part(
+        self,
+        partition: int,
+        *,
+        num_rows: int,
+        first: int | None = None,
+        step: int | None = None,
+        global_rows: NDArray[np.int64] | None = None,
+    ) -> PartWriter:
+        """Begin a partition's file.
+
+        Args:
+            partition: in [0, num_partitions), each once.
+            num_rows: rows that will be written.
+            first: the global row of local row 0, for range and cyclic.
+            step: from one local row's global row to the next's, for range and cyclic.
+            global_rows: (num_rows,) int64, each local row's global row, in place of ``first`` and ``step``.
+
+        Raises:
+            ShapeError: rows that can't be this model's.
+            CheckpointError: the file can't be created, or the partition was begun before.
+        """
+        if self._ended or partition in self._parts or not 0 <= partition < self._num_partitions:
+            raise CheckpointError(
+                f"partition {partition} of {self._num_partitions} can't be begun: "
+                + ("the save has ended" if self._ended else "it is outside, or was begun before")
+            )
+        if (global_rows is None) != (first is not None and step is not None):
+            raise ShapeError(f"partition {partition} needs first and step, or global_rows")
+        rows: tuple[str, int, int] | tuple[None, None, None] = (None, None, None)
+        if global_rows is not None:
+            first = step = None
+            rows = self._write_rows(partition, num_rows, global_rows)
+        name = file_name(VALUES, partition, self.save_id)
+        self._written.append(name)
+        entry = PartEntry(VALUES, partition, name, num_rows, 0, 0, first, step, *rows)
+        part = self._parts[partition] = PartWriter(self, entry)
+        return part
+
+    def enter(self, entry: PartEntry) -> None:
+        """Take a finished part into the manifest; called by its ``PartWriter``."""
+        self._entries[entry.partition] = entry
+
+    def commit(self) -> None:
+        """Replace the manifest, then delete the files that it doesn't name.
+
+        Raises:
+            ShapeError: parts are missing or don't make up the model.
+            CheckpointError: the manifest can't be written. The checkpoint that was there is still the one
+                that loads, or, where only the last sync failed, the new one is.
+        """
+        if self._ended or self._manifest_sent:
+            raise CheckpointError(f"this save to {self.directory.url} has ended already")
+        entries = [self._entries[partition] for partition in sorted(self._entries)]
+        self._check_whole(entries)
+        self._check_place()
+        self._written.append(self._temporary)
+        data = encode_manifest(manifest_content(self.save_id, self.spec, entries))
+        self.directory.stage(self._temporary, data)
+        self._manifest_sent = True
+        self.directory.publish(self._temporary, MANIFEST, data)
+        self._ended = True
+        self._delete_unnamed(entries)
+
+    def abort(self) -> None:
+        """Delete what this save wrote; after a commit nothing, so it may always be called."""
+        if self._ended:
+            return
+        self._ended = True
+        for part in self._parts.values():
+            part.discard()
+        if self._manifest_sent and self._may_be_committed():
+            _logger.warning(
+                "it is unknown whether the save to %s took place: its files stay", self.directory.url
+            )
+            return
+        self._delete(self._written)
+        if self._made_directory:
+            self.directory.remove_itself()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _check_place(self) -> None:
+        if not self.directory.exists(MANIFEST):
+            return
+        if not self._overwrite:
+            raise CheckpointError(
+                f"there is a checkpoint at {self.directory.url} already; pass overwrite=True to replace it"
+            )
+        # overwrite=True is about checkpoints: many things have a manifest.json, and they are not ours to
+        # replace. One that can't be read at all may be a damaged checkpoint, which a save does repair.
+        with contextlib.suppress(ValueError, RecursionError):
+            content = json.loads(self.directory.read(MANIFEST, MANIFEST_BYTES_MAX))
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise CheckpointMismatch(
+                    f"the {MANIFEST} at {self.directory.url} is not a glintpy checkpoint's: "
+                    "save to another directory, or delete it first"
+                )
+
+    def _write_rows(
+        self, partition: int, num_rows: int, global_rows: NDArray[np.int64]
+    ) -> tuple[str, int, int]:
+        if global_rows.shape != (num_rows,) or global_rows.dtype.newbyteorder("<") != INT64:
+            raise ShapeError(
+                f"global_rows is ({num_rows},) int64, not {global_rows.shape} {global_rows.dtype.name}"
+            )
+        if self._cover is None:
+            self._cover = RowCover(self.spec.num_rows)
+        self._cover.add(global_rows)
+        name = file_name(ROWS, partition, self.save_id)
+        self._written.append(name)
+        data = npy_header(INT64, (num_rows,)) + global_rows.astype(INT64, copy=False).tobytes()
+        self.directory.write(name, data)
+        return name, len(data), zlib.crc32(data)
+
+    def _check_whole(self, entries: list[PartEntry]) -> None:
+        if len(entries) != self._num_partitions:
+            missing = sorted(set(range(self._num_partitions)) - set(self._entries))
+            raise ShapeError(
+                f"{len(missing)} of {self._num_partitions} parts were not finished: {missing[:10]}"
+            )
+        if self._cover is None:
+            check_affine_rows(entries, self.spec.num_rows)
+        elif any(entry.rows_file is None for entry in entries):
+            raise ShapeError("some parts have global_rows and some have none")
+        else:
+            check_row_count(entries, self.spec.num_rows)
+        self._check_present(entries)
+
+    def _check_present(self, entries: list[PartEntry]) -> None:
+        sizes = self.directory.sizes()
+        expected = {entry.file: entry.bytes for entry in entries}
+        expected.update({entry.rows_file: entry.rows_bytes or 0 for entry in entries if entry.rows_file})
+        for name, size in expected.items():
+            # Some stores don't tell sizes.
+            if name not in sizes or sizes[name] not in {size, None}:
+                found = f"{sizes[name]} bytes" if name in sizes else "nothing"
+                raise CheckpointCorrupt(
+                    f"{name} at {self.directory.url} was written with {size} bytes and has {found}: "
+                    "did another save run at the same URL?"
+                )
+
+    def _may_be_committed(self) -> bool:
+        if not self.directory.is_local:
+            # A put that failed for us may still arrive; deleting its files would then lose both checkpoints.
+            return True
+        try:
+            content = json.loads(self.directory.read(MANIFEST, MANIFEST_BYTES_MAX))
+        except CheckpointNotFound:
+            return False
+        except (CheckpointError, ValueError):
+            return True
+        return isinstance(content, dict) and content.get("save_id") == self.save_id
+
+    def _delete_unnamed(self, entries: list[PartEntry]) -> None:
+        named = {entry.file for entry in entries} | {entry.rows_file for entry in entries}
+        try:
+            names = [
+                name for name in self.directory.sizes() if OWN_FILE.fullmatch(name) and name not in named
+            ]
+        except CheckpointError as error:
+            _logger.warning("the save is complete; files of older ones stay: %s", error)
+            return
+        self._delete(names)
+
+    def _delete(self, names: list[str]) -> None:
+        for name in names:
+            try:
+                self.directory.remove(name)
+            except CheckpointError as error:
+                # They harm nobody, and the next save to this URL deletes them.
+                _logger.warning("%s stays: %s", name, error)
