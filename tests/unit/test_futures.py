@@ -1,0 +1,498 @@
+"""The public future in threads, in asyncio and across a fork, and the ways to join several."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import logging
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from glintpy.errors import PullFailed, PushRefused, RequestError, ServerLost
+from glintpy.futures import NOTES_MAX, Future, completed, derived, failed, gather
+
+WAIT_S = 30.0
+"""How long a test waits for what must happen; reached only by a failing one."""
+
+
+def released(*, after: threading.Event) -> Callable[[object], None]:
+    """Return a callback that blocks its thread until the event is set."""
+
+    def block(_: object) -> None:
+        assert after.wait(WAIT_S)
+
+    return block
+
+
+def in_forked_child(work: Callable[[], str]) -> str:
+    """Run a function in a forked child and return what it returned, or how it failed."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with warnings.catch_warnings():
+        # That a process with threads forks is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            writer.send(work())
+        except BaseException as error:  # noqa: BLE001  the child must never run the rest of the tests
+            writer.send(f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(0)
+    writer.close()
+    try:
+        assert reader.poll(WAIT_S), "the child said nothing"
+        answer: str = reader.recv()
+        return answer
+    finally:
+        reader.close()
+        os.waitpid(pid, 0)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+# --- what it has of concurrent.futures ------------------------------------------------------------------
+
+
+def test_it_is_a_running_future_that_cannot_be_cancelled() -> None:
+    future: Future[int] = Future()
+    assert isinstance(future, concurrent.futures.Future)
+    assert future.running()
+    assert not future.cancel()
+    assert not future.cancelled()
+    future.set_result(3)
+    assert not future.cancel()
+    assert future.result() == 3
+    assert future.exception() is None
+
+
+def test_result_timeout_only_stops_waiting() -> None:
+    future: Future[int] = Future()
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    with pytest.raises(TimeoutError):
+        future.exception(0)
+    assert not future.done()
+    future.set_result(5)
+    assert future.result(0) == 5
+
+
+def test_wait_and_as_completed_work_while_a_callback_blocks_its_thread() -> None:
+    may_go = threading.Event()
+    blocker: Future[None] = Future()
+    blocker.add_done_callback(released(after=may_go))
+    blocker.set_result(None)
+    try:
+        futures: list[Future[int]] = [Future() for _ in range(4)]
+
+        def complete() -> None:
+            for number, future in enumerate(futures):
+                future.set_result(number)
+
+        threading.Thread(target=complete, daemon=True).start()
+        done, open_ = concurrent.futures.wait(futures, timeout=WAIT_S)
+        assert done == set(futures)
+        assert not open_
+        seen = concurrent.futures.as_completed(futures, timeout=WAIT_S)
+        assert sorted(future.result() for future in seen) == [0, 1, 2, 3]
+        joined = gather(*futures)
+        assert joined.result(WAIT_S) == [0, 1, 2, 3]
+    finally:
+        may_go.set()
+
+
+# --- seen -----------------------------------------------------------------------------------------------
+
+
+def test_a_new_or_finished_future_is_unseen_until_its_outcome_is_told() -> None:
+    future: Future[int] = Future()
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    with pytest.raises(TimeoutError):
+        future.exception(0)
+    concurrent.futures.wait([future], timeout=0)
+    assert not future.seen
+    future.set_result(1)
+    assert future.done()
+    assert not future.seen
+    future.result()
+    assert future.seen
+
+
+@pytest.mark.parametrize("look", ["result", "exception", "callback"])
+def test_looking_at_a_failure_makes_it_seen(look: str) -> None:
+    future = failed(PullFailed("late"))
+    assert not future.seen
+    if look == "result":
+        # An outcome that is a TimeoutError itself is not the end of the wait.
+        with pytest.raises(PullFailed):
+            future.result(0)
+    elif look == "exception":
+        assert isinstance(future.exception(), PullFailed)
+    else:
+        future.add_done_callback(lambda _: None)
+    assert future.seen
+
+
+def test_awaiting_makes_it_seen() -> None:
+    future: Future[int] = Future()
+
+    async def main() -> int:
+        asyncio.get_running_loop().call_soon(future.set_result, 2)
+        return await future
+
+    assert asyncio.run(main()) == 2
+    assert future.seen
+
+
+def test_a_raised_failure_holds_no_cycle() -> None:
+    def look() -> weakref.ref[Future[int]]:
+        # In no variable of this frame, which the traceback keeps too.
+        only: list[Future[int]] = [failed(ValueError("x"))]
+        kept = weakref.ref(only[0])
+        with pytest.raises(ValueError, match="x"):
+            only.pop().result()
+        return kept
+
+    gc.disable()
+    try:
+        assert look()() is None
+    finally:
+        gc.enable()
+
+
+# --- callbacks ------------------------------------------------------------------------------------------
+
+
+def test_callbacks_run_on_one_daemon_thread_in_the_order_of_completion() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(20)]
+    called: queue.SimpleQueue[tuple[int, threading.Thread]] = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(lambda f: called.put((f.result(), threading.current_thread())))
+    order = [*range(19, -1, -2), *range(0, 20, 2)]
+    for number in order:
+        futures[number].set_result(number)
+    calls = [called.get(timeout=WAIT_S) for _ in futures]
+    assert [number for number, _ in calls] == order
+    (thread,) = {thread for _, thread in calls}
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+
+
+def test_a_callback_on_a_finished_future_runs_at_once_in_the_caller() -> None:
+    called: list[threading.Thread] = []
+    completed(1).add_done_callback(lambda _: called.append(threading.current_thread()))
+    assert called == [threading.current_thread()]
+
+
+def test_a_callback_may_wait_for_another_future() -> None:
+    first: Future[int] = Future()
+    second: Future[int] = Future()
+    results: queue.SimpleQueue[int] = queue.SimpleQueue()
+    first.add_done_callback(lambda f: results.put(f.result() + second.result(WAIT_S)))
+    first.set_result(1)
+    second.set_result(10)
+    assert results.get(timeout=WAIT_S) == 11
+
+
+@pytest.mark.parametrize("error", [ValueError("from a callback"), SystemExit(3), KeyboardInterrupt()])
+def test_what_a_callback_raises_is_logged_and_the_next_one_runs(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    def thread_of(future: Future[Any]) -> threading.Thread:
+        ran: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+        future.add_done_callback(lambda _: ran.put(threading.current_thread()))
+        future.set_result(None)
+        return ran.get(timeout=WAIT_S)
+
+    before = thread_of(Future())
+    future: Future[None] = Future()
+    future.add_done_callback(fail)
+    with caplog.at_level(logging.ERROR, logger="glintpy.futures"):
+        assert thread_of(future) is before
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+    assert caplog.records[0].name == "glintpy.futures"
+
+
+def test_a_failing_callback_in_the_caller_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("at once")
+
+    completed(1).add_done_callback(fail)
+    (record,) = caplog.records
+    assert record.name == "glintpy.futures"
+    assert record.exc_info
+    assert str(record.exc_info[1]) == "at once"
+
+
+# --- asyncio --------------------------------------------------------------------------------------------
+
+
+def test_awaiting_gives_the_result_or_raises_the_failure() -> None:
+    async def main() -> None:
+        assert await completed(4) == 4
+        with pytest.raises(ServerLost, match="gone"):
+            await failed(ServerLost("gone"))
+        future: Future[int] = Future()
+        threading.Thread(target=future.set_result, args=(9,), daemon=True).start()
+        assert await asyncio.wait_for(future, WAIT_S) == 9
+        many: list[Future[int]] = [Future() for _ in range(3)]
+        for number, one in enumerate(many):
+            threading.Thread(target=one.set_result, args=(number,), daemon=True).start()
+        assert await asyncio.gather(*many) == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_an_asyncio_timeout_stops_only_the_waiting() -> None:
+    future: Future[int] = Future()
+
+    async def main() -> int:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(future, 0)
+        waiting = asyncio.ensure_future(future)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not future.done()
+        future.set_result(6)
+        return await future
+
+    assert asyncio.run(main()) == 6
+
+
+def test_the_loop_goes_on_while_a_future_is_awaited() -> None:
+    future: Future[str] = Future()
+
+    async def complete() -> None:
+        future.set_result("by the same loop")
+
+    async def main() -> tuple[str, None]:
+        return await asyncio.gather(future, complete())
+
+    assert asyncio.run(main())[0] == "by the same loop"
+
+
+def test_an_await_does_not_wait_for_the_callback_thread() -> None:
+    may_go = threading.Event()
+    blocker: Future[None] = Future()
+    blocker.add_done_callback(released(after=may_go))
+    blocker.set_result(None)
+    future: Future[int] = Future()
+
+    async def main() -> int:
+        threading.Thread(target=future.set_result, args=(7,), daemon=True).start()
+        return await asyncio.wait_for(future, WAIT_S)
+
+    try:
+        assert asyncio.run(main()) == 7
+    finally:
+        may_go.set()
+
+
+def test_a_future_done_after_its_loop_was_closed_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    future: Future[int] = Future()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(future)
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    with caplog.at_level(logging.WARNING):
+        future.set_result(1)
+    assert not caplog.records
+    assert future.result() == 1
+
+
+# --- fork -----------------------------------------------------------------------------------------------
+
+
+@needs_fork
+@pytest.mark.parametrize("look", ["result", "exception", "wait", "as_completed", "await", "callback", "done"])
+def test_a_pending_future_fails_at_once_in_a_forked_child(look: str) -> None:
+    future: Future[int] = Future()
+    parent = os.getpid()
+
+    def child() -> str:
+        if look == "result":
+            future.result(WAIT_S)
+        elif look == "exception":
+            return repr(future.exception(WAIT_S))
+        elif look == "wait":
+            done, _ = concurrent.futures.wait([future], timeout=WAIT_S)
+            return repr(done.pop().exception(0))
+        elif look == "as_completed":
+            next(concurrent.futures.as_completed([future], timeout=WAIT_S)).result(0)
+        elif look == "await":
+
+            async def main() -> int:
+                return await future
+
+            asyncio.run(main())
+        elif look == "callback":
+            called: list[str] = []
+            future.add_done_callback(lambda f: called.append(repr(f.exception(0))))
+            return called[0]
+        elif future.done():
+            future.result(0)
+        return "nothing was raised"
+
+    answer = in_forked_child(child)
+    assert answer.startswith("RequestError")
+    assert f"parent process {parent}" in answer
+    # The parent's own is untouched.
+    future.set_result(8)
+    assert future.result() == 8
+
+
+@needs_fork
+def test_a_fork_while_another_thread_holds_a_future_hangs_nobody() -> None:
+    future: Future[int] = Future()
+    done = completed(12)
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with future._condition, done._condition:
+            is_held.set()
+            assert may_go.wait(WAIT_S)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert is_held.wait(WAIT_S)
+
+    def child() -> str:
+        return f"{type(future.exception(WAIT_S)).__name__} {done.result(WAIT_S)}"
+
+    assert in_forked_child(child) == f"{RequestError.__name__} 12"
+    may_go.set()
+    holder.join(WAIT_S)
+
+
+@needs_fork
+def test_a_child_has_a_callback_thread_of_its_own_and_leaves_the_parents_callbacks() -> None:
+    ran: queue.SimpleQueue[int] = queue.SimpleQueue()
+    first: Future[int] = Future()
+    first.add_done_callback(lambda _: ran.put(os.getpid()))
+    first.set_result(0)
+    assert ran.get(timeout=WAIT_S) == os.getpid()  # the parent's thread exists
+    inherited: Future[int] = Future()
+    inherited.add_done_callback(lambda _: ran.put(-1))
+
+    def child() -> str:
+        assert isinstance(inherited.exception(WAIT_S), RequestError)
+        future: Future[int] = Future()
+        future.add_done_callback(lambda _: ran.put(os.getpid()))
+        future.set_result(1)
+        return "own" if ran.get(timeout=WAIT_S) == os.getpid() and ran.empty() else "inherited"
+
+    assert in_forked_child(child) == "own"
+    inherited.set_result(1)
+    assert ran.get(timeout=WAIT_S) == -1
+
+
+# --- joining --------------------------------------------------------------------------------------------
+
+
+def test_gather_keeps_the_order_of_its_arguments() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(5)]
+    joined = gather(*futures)
+    for number in (3, 0, 4, 1):
+        futures[number].set_result(number)
+        assert not joined.done()
+    futures[2].set_result(2)
+    assert joined.result(0) == [0, 1, 2, 3, 4]
+
+
+def test_gather_of_nothing_is_done() -> None:
+    assert gather().result(0) == []
+
+
+def test_gather_raises_the_first_failure_by_time_when_all_are_done() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(4)]
+    joined = gather(*futures)
+    first, second = ServerLost("first by time"), PushRefused("second by time")
+    futures[3].set_exception(first)
+    futures[0].set_exception(second)
+    futures[1].set_result(1)
+    assert not joined.done()
+    futures[2].set_exception(first)  # the same error again says nothing new
+    assert joined.exception(0) is first
+    assert first.__notes__ == ["also failed: PushRefused: second by time"]
+    assert gather(*futures).exception(0) in {first, second}
+    assert len(first.__notes__) == 1
+
+
+def test_gather_describes_a_bounded_number_of_failures() -> None:
+    joined = gather(*[failed(ServerLost(f"number {i}")) for i in range(NOTES_MAX + 5)])
+    error = joined.exception(0)
+    assert str(error) == "number 0"
+    assert error is not None
+    assert len(error.__notes__) == NOTES_MAX + 1
+    assert error.__notes__[-1] == "and 4 more failed"
+
+
+def test_gather_takes_any_future_and_marks_its_inputs_as_seen() -> None:
+    ours: Future[int] = Future()
+    theirs: concurrent.futures.Future[str] = concurrent.futures.Future()
+    cancelled: concurrent.futures.Future[str] = concurrent.futures.Future()
+    joined = gather(ours, theirs, ours)
+    assert ours.seen
+    assert not joined.seen
+    theirs.set_result("b")
+    ours.set_result(1)
+    assert joined.result(0) == [1, "b", 1]
+    assert cancelled.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        gather(cancelled).result(0)
+
+
+def test_gather_is_safe_when_many_threads_complete() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        futures: list[Future[int]] = [Future() for _ in range(400)]
+        joined = gather(*futures)
+
+        def complete(first: int) -> None:
+            for number in range(first, len(futures), 4):
+                futures[number].set_result(number)
+
+        threads = [threading.Thread(target=complete, args=(first,)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        assert joined.result(WAIT_S) == list(range(400))
+        for thread in threads:
+            thread.join(WAIT_S)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_derived_makes_a_value_of_a_value() -> None:
+    source: Future[int] = Future()
+    double = derived(source, lambda value: value * 2)
+    assert source.seen
+    assert not double.done()
+    source.set_result(21)
+    assert double.result(0) == 42
+    assert derived(source, str).result(0) == "21"
+
+
+def test_derived_fails_with_its_source_or_its_function() -> None:
+    lost = ServerLost("gone")
+    assert derived(failed(lost), str).exception(0) is lost
+    assert isinstance(derived(completed("x"), int).exception(0), ValueError)
