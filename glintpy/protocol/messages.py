@@ -157,7 +157,7 @@ class Push(Message):
     wants_values: bool = rule(Bool())
     """push_pull: answer with the values after the push."""
     assign: bool = rule(Bool())
-    """Store the values as they are, whatever the updater: for a model that isn't published yet."""
+    """Store the values as they are, whatever the updater: how a saved model is loaded."""
     paired: bool = rule(Bool())
     rows: Array = rule(Frame(index=True))
     cols: Array | None = rule(Frame(index=True, optional=True))
@@ -257,6 +257,8 @@ class CreateShard(Message):
     model_id: int = rule(Int())
     routing: int = rule(Int())
     num_rows: int = rule(Int())
+    reserve_only: bool = rule(Bool())
+    """True: only see whether it fits, and keep the room for it; nothing is allocated."""
     spec: Document = rule(Frame(document=True))
     extents: Array = rule(Frame())
     """(k, 4) int64: first server row, number of rows, global row of the first, step between global rows.
@@ -284,12 +286,14 @@ class BeginCut(Message):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadCut(Message):
-    """Client: read one slice of a cut; each may be read once."""
+    """Client: read one slice of a cut. Answered with ``Values``, its part the slice's index."""
 
     KIND: ClassVar[int] = 24
     session: bytes = rule(SESSION)
     cut_id: int = rule(Int())
     index: int = rule(PART)
+    done_below: int = rule(PART)
+    """Slices below this one have arrived and are not read again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -326,6 +330,8 @@ class Join(Message):
     incarnation: int = rule(Int())
     pid: int = rule(Int())
     host: str = rule(Text(256))
+    cluster_id: str = rule(Text(64))
+    """Of the cluster that a server's models belong to; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -363,6 +369,8 @@ class CreateModel(Message):
     """Client: make a model on all servers or none."""
 
     KIND: ClassVar[int] = 44
+    token: bytes = rule(SESSION)
+    """Random, the same when the request is repeated: a repetition finds what the first one made."""
     exist_ok: bool = rule(Bool())
     publish: bool = rule(Bool())
     """False: under no name yet; ``PublishModel`` gives it one when it is filled."""

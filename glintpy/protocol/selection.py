@@ -32,12 +32,14 @@ def axis_length(axis: NDArray[Any]) -> int:
     """Return how many indices an axis selects.
 
     Args:
-        axis: (n,) indices, or (k, 3) int64 slices that ``check_axis`` has let through: a step of zero or a
-            slice of more than 2**63 would be a builtin error here.
+        axis: (n,) indices, or (k, 3) int64 slices; foreign ones too, before ``check_axis`` has seen them.
+
+    Raises:
+        ShapeError: a slice that doesn't run forward.
     """
     if not is_slices(axis):
         return int(axis.shape[0])
-    return sum(len(range(*triple)) for triple in axis.tolist())
+    return sum(_slice_length(*triple, what="index") for triple in axis.tolist())
 
 
 def axis_indices(axis: NDArray[Any]) -> NDArray[np.int64]:
@@ -62,9 +64,8 @@ def check_axis(axis: NDArray[Any], size: int, *, what: str) -> None:
     """
     if is_slices(axis):
         for start, stop, step in axis.tolist():
-            if step < 1 or start < 0 or stop < start:
-                raise ShapeError(f"slice {start}:{stop}:{step} of {what}s doesn't run forward")
-            if stop > start and start + (stop - start - 1) // step * step >= size:
+            length = _slice_length(start, stop, step, what=what)
+            if length and start + (length - 1) * step >= size:
                 raise KeyRangeError(f"slice {start}:{stop}:{step} reaches outside [0, {size}) of {what}s")
         return
     if axis.size == 0:
@@ -128,3 +129,10 @@ class Selection:
         ):
             raise ShapeError(f"elements need a column a row, not {self.rows.shape}, {self.cols.shape}")
         check_axis(self.cols, num_cols, what="column")
+
+
+def _slice_length(start: int, stop: int, step: int, *, what: str) -> int:
+    # Not len(range(...)): its ValueError and OverflowError for foreign numbers would be nobody's fault.
+    if step < 1 or start < 0 or stop < start:
+        raise ShapeError(f"{what} slice {start}:{stop}:{step} doesn't run forward")
+    return -(-(stop - start) // step)

@@ -1,0 +1,1 @@
+"""The master and the servers, as pykka actors whose mailbox is their socket. pykka lives here only."""

@@ -1,0 +1,204 @@
+"""One request in, exactly one answer out: what the master and the servers share; knows no model.
+
+``on_receive`` never waits and lets no exception escape: in pykka an exception while handling a told
+message kills the actor silently. Whatever can't be answered at once is answered *later*, by ``answer``.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pykka
+from pykka import ActorRegistry
+
+from glintpy.actors.mailbox import Arrival, Idle, Letter, SocketMailbox, Tick
+from glintpy.actors.outlet import Outlet
+from glintpy.errors import GlintError, RemoteProtocolError
+from glintpy.protocol import wire
+from glintpy.protocol.failures import code_of
+from glintpy.protocol.messages import Failure, Message
+
+logger = logging.getLogger("glintpy.actors")
+
+FAILURE_TEXT_MAX = 2900
+
+
+class Later:
+    """Returned by ``handle`` instead of an answer: it will come through ``answer``."""
+
+
+LATER = Later()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the actor to stop in good order; told through its mailbox."""
+
+
+class Inbox(Protocol):
+    """What the base needs of a mailbox; the simulation has its own."""
+
+    has_work: bool
+    tick_soon: bool
+
+    def put(self, envelope: Any, /) -> None:
+        """Add a message from this process."""
+        ...
+
+    def get(self) -> Any:
+        """Return the next message."""
+        ...
+
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        ...
+
+
+class RequestActor(pykka.ThreadingActor):
+    """An actor that answers requests.
+
+    Built and called without ``launch`` it starts no thread: so the simulation runs it.
+    """
+
+    use_daemon_thread = True
+    role: ClassVar[str] = "actor"
+
+    def __init__(self, inbox: Inbox, outlet: Outlet, *, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.actor_inbox = inbox
+        self.outlet = outlet
+        self.clock = clock
+        self.progress = 0
+        """Messages handled, ticks included; read by the thread that sends the heartbeats."""
+        self.at_stop: list[Callable[[], None]] = []
+        """Called in the actor's thread when it stops, after its own state is closed."""
+        self.num_malformed = 0
+        self._noisy_peers: set[bytes] = set()
+
+    def launch(self) -> None:
+        """Start the actor's thread.
+
+        The process-wide registry is left at once: ``ActorRegistry.stop_all()``, the documented ending of a
+        pykka program, is the user's to call, and these actors are not the user's.
+        """
+        ref = type(self)._adopt(self)
+        ActorRegistry.unregister(ref)
+
+    @staticmethod
+    def _adopt(actor: RequestActor) -> pykka.ActorRef[Any]:
+        ActorRegistry.register(actor.actor_ref)
+        actor._start_actor_loop()  # noqa: SLF001 - what Actor.start() does, for an actor that is built already
+        return actor.actor_ref
+
+    # --- for subclasses -------------------------------------------------------------------------------------
+
+    def handle(self, peer: bytes, message: Message) -> Message | Later | None:
+        """Return the answer to a message; an exception is answered as a failure."""
+        raise NotImplementedError
+
+    def on_tick(self, now: float) -> None:
+        """Look at deadlines; called a few times a second."""
+
+    def on_idle(self, now: float) -> None:
+        """Do a slice of the actor's own work; called while ``inbox.has_work``."""
+
+    def on_local(self, message: object) -> None:
+        """Handle what another thread of this process told the actor."""
+
+    def close_state(self) -> None:
+        """Close what the actor keeps; called once, when it stops."""
+
+    def on_stop(self) -> None:
+        """Close everything in good order; pykka calls this in the actor's thread."""
+        try:
+            self.close_state()
+            self.outlet.flush()
+        finally:
+            for close in self.at_stop:
+                close()
+
+    # --- the loop -------------------------------------------------------------------------------------------
+
+    def tell(self, message: object) -> None:
+        """Put a message from this process into the mailbox; safe from any thread."""
+        self.actor_inbox.put(Letter(message))
+
+    def on_receive(self, message: Any) -> None:
+        """Handle one message of the mailbox."""
+        self.progress += 1
+        try:
+            match message:
+                case Arrival(peer, frames):
+                    self._on_arrival(peer, frames)
+                case Tick():
+                    self._guard(self.on_tick)
+                    self.outlet.flush()
+                case Idle():
+                    self._guard(self.on_idle)
+                case Stop():
+                    self.stop()
+                case _:
+                    self.on_local(message)
+        except Exception:
+            # Nothing gets here that belongs to one request; the actor goes on, and says what happened.
+            logger.exception("%s: an unexpected error", self.role)
+        self.actor_inbox.tick_soon = self.outlet.is_waiting
+
+    def answer(self, peer: bytes, message: Message) -> None:
+        """Send an answer that comes later than its request."""
+        self.outlet.send(peer, wire.encode(message))
+
+    def failure(self, request_id: int, error: BaseException, *, part: int = 0) -> Failure:
+        """Return the answer for a request that failed."""
+        if isinstance(error, GlintError):
+            text = str(error)
+        else:
+            text = "".join(traceback.format_exception(error))[-FAILURE_TEXT_MAX:]
+            logger.error("%s: a request failed: %s", self.role, text)
+        return Failure(request_id, part, code_of(error), self.window_bytes(), text[:FAILURE_TEXT_MAX])
+
+    def window_bytes(self) -> int:
+        """Return the window that answers grant."""
+        return 0
+
+    def _on_arrival(self, peer: bytes, frames: list[bytes | bytearray | memoryview]) -> None:
+        try:
+            messages = wire.decode_all(frames)
+        except RemoteProtocolError as error:
+            self._malformed(peer, frames, error)
+            return
+        answers = []
+        for message in messages:
+            answer = self._answer_to(peer, message)
+            if answer is not None:
+                answers.append(wire.encode(answer))
+        for joined in wire.merge(answers):
+            self.outlet.send(peer, joined)
+
+    def _answer_to(self, peer: bytes, message: Message) -> Message | None:
+        try:
+            answer = self.handle(peer, message)
+        except Exception as error:  # noqa: BLE001 - whatever one request meets is its own answer
+            return self.failure(message.request_id, error, part=getattr(message, "part", 0))
+        return None if isinstance(answer, Later) else answer
+
+    def _malformed(self, peer: bytes, frames: list[Any], error: RemoteProtocolError) -> None:
+        self.num_malformed += 1
+        if peer not in self._noisy_peers:
+            if len(self._noisy_peers) >= 1000:
+                self._noisy_peers.clear()
+            self._noisy_peers.add(peer)
+            logger.warning("%s: dropped a malformed message: %s", self.role, error)
+        request_id = wire.request_id_of(frames)
+        if request_id is not None:
+            self.answer(peer, self.failure(request_id, error))
+
+    def _guard(self, work: Callable[[float], None]) -> None:
+        try:
+            work(self.clock())
+        except Exception:
+            logger.exception("%s: its own work failed", self.role)

@@ -1,0 +1,268 @@
+"""The master actor: members, models and routing; never on the path of a pull or push."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from glintpy import config
+from glintpy.actors.base import LATER, Inbox, Later, RequestActor
+from glintpy.actors.catalog import Catalog, Model, Order, Request
+from glintpy.actors.membership import Membership
+from glintpy.actors.outlet import Outlet
+from glintpy.errors import ConfigError, GlintError, ProtocolMismatch, RemoteProtocolError
+from glintpy.protocol import wire
+from glintpy.protocol.failures import error_of
+from glintpy.protocol.messages import (
+    VERSION,
+    Beat,
+    BeatSeen,
+    ClusterState,
+    CreateModel,
+    CreateShard,
+    DestroyModel,
+    DestroyShard,
+    Done,
+    Failure,
+    Join,
+    Leave,
+    Message,
+    OpenModel,
+    PublishModel,
+)
+from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.registry import KnownServer, Registry
+from glintpy.transport import Delivery, Listener
+
+RECHECKS = 8
+"""Ticks for which members are asked after a connection ended: libzmq tells of the end before it lets go."""
+
+
+class MasterActor(RequestActor):
+    """Answers members on its socket."""
+
+    role: ClassVar[str] = "master"
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        outlet: Outlet,
+        *,
+        listener: Listener,
+        registry: Registry,
+        settings: config.MembershipSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(inbox, outlet, clock=clock)
+        self.listener = listener
+        self.registry = registry
+        self.settings = settings
+        self.cluster_id = registry.cluster_id
+        self.members = Membership(settings)
+        self.catalog = Catalog(
+            save=lambda model: registry.save_model(model.info.model_id, model.to_content()),
+            drop=registry.drop_model,
+            new_model_id=registry.new_model_id,
+        )
+        for server in registry.servers():
+            self.members.remember(
+                server.member_id,
+                name=server.name,
+                address=server.address,
+                incarnation=server.incarnation,
+                host=server.host,
+            )
+        for content in registry.models():
+            self.catalog.restore(Model.from_content(content))
+        self._started = clock()
+        self._asked: dict[int, Order] = {}
+        self._request_ids = itertools.count(1)
+        self._num_disconnects = 0
+        self._rechecks = 0
+
+    def handle(self, peer: bytes, message: Message) -> Message | Later | None:
+        """Return the answer to a member."""
+        answer = self._answer(peer, message, self.clock())
+        self._send_orders()
+        return answer
+
+    def _answer(self, peer: bytes, message: Message, now: float) -> Message | Later | None:
+        match message:
+            case Beat():
+                known = self.members.beat(message, peer, now)
+                return BeatSeen(message.request_id, known, self.members.changes)
+            case Join():
+                return self._join(peer, message, now)
+            case Leave():
+                self._leave(message)
+                return Done(message.request_id, wire.document({}))
+            case CreateModel():
+                return self._create(peer, message, now)
+            case OpenModel():
+                return self._done(message, self._current(self.catalog.find(name=message.name, model_id=message.model_id)))
+            case PublishModel():
+                return self._done(message, self._current(self.catalog.publish(message.model_id)))
+            case DestroyModel():
+                alive = {server.member_id for server in self.members.alive_servers()}
+                self.catalog.destroy(message.model_id, alive, now, self._settle(peer, message.request_id))
+                return LATER
+            case ClusterState():
+                return self._done(message, self.state(now))
+            case Done() | Failure():
+                self._answered(message)
+                return None
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
+
+    # --- members ------------------------------------------------------------------------------------------------
+
+    def _join(self, peer: bytes, message: Join, now: float) -> Message:
+        if not message.version_min <= VERSION <= message.version_max:
+            raise ProtocolMismatch(
+                f"{message.name} speaks protocol versions {message.version_min} to {message.version_max}, "
+                f"this master speaks {VERSION}: upgrade the older side"
+            )
+        if message.cluster_id and message.cluster_id != self.cluster_id:
+            raise ConfigError(
+                f"server {message.name} holds models of cluster {message.cluster_id}, and this master's cluster is "
+                f"{self.cluster_id}: start the master with its old --data-dir, or the server with an empty one"
+            )
+        member = self.members.join(message, peer, now)
+        if member.is_server:
+            known = KnownServer(member.member_id, member.name, member.address, member.incarnation, member.host)
+            self.registry.save_server(known, position=member.order)
+        models = self.catalog.ids_on(member.member_id) if member.is_server else []
+        return self._done(message, {"cluster_id": self.cluster_id, "models": models, "beat_s": self.settings.beat_s})
+
+    def _leave(self, message: Leave) -> None:
+        server = self.members.server(message.member_id)
+        self.members.leave(message.member_id)
+        if server is not None:
+            self.catalog.server_lost(server.member_id)
+            if not self.catalog.ids_on(server.member_id):
+                # It held nothing: nobody waits for its return.
+                self.members.forget(server.member_id)
+                self.registry.drop_server(server.member_id)
+
+    def on_tick(self, now: float) -> None:
+        """Look for members that are gone and for creations that take too long."""
+        self._find_lost_connections()
+        self.members.tick(now)
+        for server in self.members.servers():
+            if server.state in {"lost", "stopped"}:
+                self.catalog.server_lost(server.member_id)
+        self.catalog.tick(now)
+        self._send_orders()
+
+    def _find_lost_connections(self) -> None:
+        # A ROUTER doesn't say whose connection ended, only that one did. So everybody is sent a few bytes: who
+        # can't be reached is gone.
+        ended = self.listener.num_disconnects()
+        if ended != self._num_disconnects:
+            self._num_disconnects, self._rechecks = ended, RECHECKS
+        if not self._rechecks:
+            return
+        self._rechecks -= 1
+        news = wire.encode(BeatSeen(0, known=True, changes=self.members.changes))
+        for member in [*self.members.servers(), *self.members.clients()]:
+            if member.peer and member.state in {"alive", "hung"}:
+                if self.listener.send(member.peer, news) is Delivery.GONE:
+                    self.members.lost_connection(member.peer)
+        self.actor_inbox.tick_soon = bool(self._rechecks)
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def _create(self, peer: bytes, message: CreateModel, now: float) -> Later:
+        request = Request(
+            ModelSpec.from_content(wire.content(message.spec)),
+            np.array(message.sizes),
+            np.array(message.extents),
+            message.token.hex(),
+            message.exist_ok,
+            message.publish,
+        )
+        servers = [(server.member_id, server.address) for server in self.members.alive_servers()]
+        self.catalog.create(request, servers, now, self._settle(peer, message.request_id))
+        return LATER
+
+    def _settle(self, peer: bytes, request_id: int) -> Callable[[dict[str, Any] | GlintError], None]:
+        def settle(result: dict[str, Any] | GlintError) -> None:
+            if isinstance(result, GlintError):
+                self.answer(peer, self.failure(request_id, result))
+            else:
+                self.answer(peer, Done(request_id, wire.document(result)))
+
+        return settle
+
+    def _send_orders(self) -> None:
+        orders = self.catalog.orders
+        while orders:
+            order = orders.popleft()
+            server = self.members.server(order.server_id)
+            request_id = next(self._request_ids)
+            message = self._message(order, request_id)
+            reached = (
+                server is not None
+                and message is not None
+                and self.outlet.send(server.peer, wire.encode(message))
+            )
+            if reached:
+                self._asked[request_id] = order
+            elif server is not None and message is not None:
+                self.catalog.server_lost(order.server_id)
+
+    def _message(self, order: Order, request_id: int) -> Message | None:
+        if order.kind == "destroy":
+            return DestroyShard(request_id, order.model_id)
+        model = self.catalog.message_parts(order)
+        if model is None:
+            return None
+        return CreateShard(
+            request_id,
+            order.model_id,
+            model.info.routing,
+            model.rows_on(order.server_id),
+            order.kind == "reserve",
+            wire.document(model.info.spec.to_content()),
+            model.extents_on(order.server_id),
+        )
+
+    def _answered(self, message: Done | Failure) -> None:
+        order = self._asked.pop(message.request_id, None)
+        if order is not None:
+            error = error_of(message.code, message.text) if isinstance(message, Failure) else None
+            self.catalog.answered(order, error)
+
+    def _current(self, model: Model) -> dict[str, Any]:
+        """Return a model's description with its servers' present addresses."""
+        content = model.info.to_content()
+        for entry in content["servers"]:
+            server = self.members.server(entry[0])
+            if server is not None:
+                entry[1] = server.address
+        return content
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def state(self, now: float) -> dict[str, Any]:
+        """Return members and models, as plain data."""
+        return {
+            "cluster_id": self.cluster_id,
+            "up_s": round(now - self._started, 3),
+            "address": self.listener.address,
+            "changes": self.members.changes,
+            "servers": [member.to_content(now) for member in self.members.servers()],
+            "clients": [member.to_content(now) for member in self.members.clients()],
+            "models": [self._current(model) for model in self.catalog.models()],
+        }
+
+    def close_state(self) -> None:
+        """Close the registry."""
+        self.registry.close()
+
+    @staticmethod
+    def _done(message: Message, content: Any) -> Done:
+        return Done(message.request_id, wire.document(content))

@@ -1,0 +1,312 @@
+"""The server actor: one thread that owns every value of its process, so numpy needs no locks.
+
+Knows nothing of partitions: requests name server rows. What it decides lies in pure objects beside it:
+receipts (who may push what, once), shards (what a push does), and the shelf (which models there are).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from glintpy import config
+from glintpy.actors.base import LATER, Inbox, Later, RequestActor
+from glintpy.actors.outlet import Outlet
+from glintpy.actors.receipts import Receipts
+from glintpy.actors.shelf import Shelf
+from glintpy.errors import GlintError, ModelError, RemoteProtocolError
+from glintpy.protocol import wire
+from glintpy.protocol.messages import (
+    BeginCut,
+    Bye,
+    CreateShard,
+    DestroyShard,
+    Done,
+    EndCut,
+    Hello,
+    Message,
+    Probe,
+    Pull,
+    Push,
+    ReadCut,
+    ServerStatus,
+    Values,
+)
+from glintpy.protocol.selection import Selection
+from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class FromMaster:
+    """Frames that came over the control connection."""
+
+    frames: list[bytes | bytearray | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The master took this server as a member and says which models it should hold."""
+
+    model_ids: frozenset[int]
+
+
+class Control(Protocol):
+    """The way back to the master."""
+
+    def send(self, frames: list[wire.Buffer]) -> None:
+        """Send to the master; safe from any thread."""
+        ...
+
+
+@dataclass(slots=True)
+class _Cut:
+    """A moment of a model that a client reads."""
+
+    session: bytes
+    request_id: int
+    model_id: int
+    last_read: float
+
+
+class ServerActor(RequestActor):
+    """Answers clients on its socket and the master on the control connection."""
+
+    role: ClassVar[str] = "server"
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        outlet: Outlet,
+        *,
+        journal: Journal,
+        shelf: Shelf,
+        settings: config.ServerSettings,
+        control: Control,
+        clock: Callable[[], float],
+        receipts: Receipts | None = None,
+    ) -> None:
+        super().__init__(inbox, outlet, clock=clock)
+        self.journal = journal
+        self.shelf = shelf
+        self.settings = settings
+        self.control = control
+        self.receipts = receipts or Receipts(journal, settings)
+        self._started = clock()
+        self._cuts: dict[int, _Cut] = {}
+        self._cut_ids = itertools.count(1)
+        self._jobs: list[Iterator[Message | None]] = []
+        self.num_bytes_in = 0
+
+    # --- clients --------------------------------------------------------------------------------------------
+
+    def handle(self, peer: bytes, message: Message) -> Message | Later | None:
+        """Return the answer to a client."""
+        del peer
+        now = self.clock()
+        match message:
+            case Pull():
+                return self.receipts.pull(message, now, read=self._read)
+            case Push():
+                self.num_bytes_in += message.values.nbytes + message.rows.nbytes
+                return self.receipts.push(message, now, apply=self._apply, read=self._read)
+            case Probe():
+                return self.receipts.probe(message, now)
+            case Hello():
+                return self.receipts.hello(message, now)
+            case Bye():
+                self.receipts.bye(message)
+                return None
+            case BeginCut():
+                return self._begin_cut(message, now)
+            case ReadCut():
+                return self._read_cut(message, now)
+            case EndCut():
+                return self._end_cut(message, now)
+            case ServerStatus():
+                return Done(message.request_id, wire.document(self.status()))
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
+
+    def window_bytes(self) -> int:
+        """Return the window that answers grant."""
+        return self.receipts.window_bytes
+
+    def _apply(self, message: Push) -> None:
+        shard = self.shelf.shard(message.model_id, routing=message.routing)
+        shard.push(Selection(message.rows, message.cols, message.paired), message.values, assign=message.assign)
+
+    def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
+        shard = self.shelf.shard(message.model_id, routing=message.routing)
+        selection = Selection(message.rows, message.cols, message.paired)
+        if self._answer_bytes(selection, shard.spec) > config.FRAME_BYTES_MAX:
+            raise RemoteProtocolError(
+                f"a part asks for more than {config.FRAME_BYTES_MAX} bytes; ask in parts of {config.PART_BYTES}"
+            )
+        return shard.pull(selection)
+
+    @staticmethod
+    def _answer_bytes(selection: Selection, spec: ModelSpec) -> int:
+        cells = 1
+        for length in selection.shape(spec.num_cols):
+            cells *= length
+        return cells * spec.numpy_dtype.itemsize
+
+    # --- cuts -----------------------------------------------------------------------------------------------
+
+    def _begin_cut(self, message: BeginCut, now: float) -> Message:
+        gap = self.receipts.follows(message, now)
+        if gap is not None:
+            return gap
+        shard = self.shelf.shard(message.model_id)
+        slice_rows = max(1, config.PART_BYTES // max(1, shard.spec.row_bytes))
+        for cut_id, known in self._cuts.items():
+            if (known.session, known.request_id) == (message.session, message.request_id):
+                break  # asked again, because the answer was lost
+        else:
+            cut_id = next(self._cut_ids)
+            shard.begin_cut(cut_id, slice_rows=slice_rows)
+            self._cuts[cut_id] = _Cut(message.session, message.request_id, message.model_id, now)
+        found = {"cut_id": cut_id, "num_rows": shard.num_rows, "slice_rows": slice_rows}
+        return Done(message.request_id, wire.document(found))
+
+    def _read_cut(self, message: ReadCut, now: float) -> Message:
+        self.receipts.find(message.session, now)
+        known = self._cuts.get(message.cut_id)
+        if known is None or known.session != message.session:
+            raise ModelError(f"there is no cut {message.cut_id} (any more): it was not read for too long")
+        known.last_read = now
+        cut = self.shelf.shard(known.model_id).cuts[message.cut_id]
+        values = cut.read(message.index, floor=message.done_below)
+        return Values(message.request_id, 0, self.window_bytes(), values)
+
+    def _end_cut(self, message: EndCut, now: float) -> Message:
+        self.receipts.find(message.session, now)
+        known = self._cuts.get(message.cut_id)
+        if known is not None and known.session == message.session:
+            self._drop_cut(message.cut_id)
+        return Done(message.request_id, wire.document({}))
+
+    def _drop_cut(self, cut_id: int) -> None:
+        known = self._cuts.pop(cut_id)
+        shard = self.shelf.find(known.model_id)
+        if shard is not None and cut_id in shard.cuts:
+            shard.end_cut(cut_id)
+
+    # --- the master -----------------------------------------------------------------------------------------
+
+    def on_local(self, message: object) -> None:
+        """Handle the control connection's news."""
+        match message:
+            case FromMaster(frames):
+                for request in wire.decode_all(frames):
+                    self._answer_master(request)
+            case Admitted(model_ids):
+                self.shelf.keep_only(model_ids)
+            case _:
+                raise TypeError(f"nobody tells a server {message!r}")
+
+    def _answer_master(self, request: Message) -> None:
+        try:
+            answer = self._handle_master(request)
+        except Exception as error:  # noqa: BLE001 - whatever one request meets is its own answer
+            answer = self.failure(request.request_id, error)
+        if answer is not None:
+            self.control.send(wire.encode(answer))
+
+    def _handle_master(self, request: Message) -> Message | None:
+        done = Done(request.request_id, wire.document({}))
+        match request:
+            case CreateShard():
+                spec = ModelSpec.from_content(wire.content(request.spec))
+                if request.reserve_only:
+                    self.shelf.reserve(request.model_id, spec, num_rows=request.num_rows)
+                    return done
+                steps = self.shelf.create(
+                    request.model_id,
+                    spec,
+                    routing=request.routing,
+                    num_rows=request.num_rows,
+                    extents=request.extents,
+                    slice_cells=self.settings.slice_cells,
+                )
+                self._jobs.append(self._creation(steps, request))
+                self.actor_inbox.has_work = True
+                return None
+            case DestroyShard():
+                self._destroy(request.model_id)
+                return done
+            case ServerStatus():
+                return Done(request.request_id, wire.document(self.status()))
+            case _:
+                raise RemoteProtocolError(f"{type(request).__name__} is not for a server")
+
+    def _creation(self, steps: Iterator[None], request: CreateShard) -> Iterator[Message | None]:
+        try:
+            for _ in steps:
+                yield None
+            yield Done(request.request_id, wire.document({}))
+        except GlintError as error:
+            yield self.failure(request.request_id, error)
+
+    def _destroy(self, model_id: int) -> None:
+        for cut_id in [cut_id for cut_id, known in self._cuts.items() if known.model_id == model_id]:
+            self._drop_cut(cut_id)
+        self.shelf.destroy(model_id)
+
+    # --- its own work -----------------------------------------------------------------------------------------
+
+    def on_idle(self, now: float) -> None:
+        """Do one slice of the oldest job."""
+        del now
+        if self._jobs:
+            try:
+                answer = next(self._jobs[0])
+            except StopIteration:
+                self._jobs.pop(0)
+            else:
+                if answer is not None:
+                    self.control.send(wire.encode(answer))
+        self.actor_inbox.has_work = bool(self._jobs)
+
+    def on_tick(self, now: float) -> None:
+        """Forget what has been silent for too long; share the budget anew."""
+        self.receipts.share_budget(now)
+        self.receipts.expire(now)
+        for cut_id, known in list(self._cuts.items()):
+            if now - known.last_read > self.settings.cut_idle_s:
+                self._drop_cut(cut_id)
+
+    def close_state(self) -> None:
+        """Close models and receipts in good order."""
+        self.shelf.close()
+        self.journal.close(clean=True)
+
+    def status(self) -> dict[str, Any]:
+        """Return what this server holds and has done, as plain data."""
+        receipts = self.receipts
+        return {
+            "server_id": self.journal.server_id,
+            "incarnation": self.journal.incarnation,
+            "up_s": round(self.clock() - self._started, 3),
+            "models": self.shelf.status(),
+            "model_bytes": self.shelf.num_bytes,
+            "memory_limit": self.shelf.limit_bytes(),
+            "sessions": self.journal.num_sessions,
+            "requests": receipts.num_requests,
+            "pulls": receipts.num_pulls,
+            "pushes": receipts.num_pushes,
+            "repeats": receipts.num_repeats,
+            "gaps": receipts.num_gaps,
+            "malformed": self.num_malformed,
+            "bytes_in": self.num_bytes_in,
+            "bytes_out": self.outlet.num_bytes,
+            "backlog_bytes": self.outlet.backlog_bytes,
+            "dropped": self.outlet.num_dropped,
+            "window_bytes": receipts.window_bytes,
+            "cuts": len(self._cuts),
+        }

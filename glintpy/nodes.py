@@ -1,0 +1,288 @@
+"""A master or a server in this process: its sockets, actor and heart put together and taken apart."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from glintpy import config
+from glintpy.actors.base import RequestActor, Stop
+from glintpy.actors.mailbox import SocketMailbox
+from glintpy.actors.master import MasterActor
+from glintpy.actors.outlet import Outlet
+from glintpy.actors.server import Admitted, FromMaster, ServerActor
+from glintpy.actors.shelf import Shelf
+from glintpy.errors import AccessDenied, GlintError
+from glintpy.heart import Frames, Heart, Identity, Listeners
+from glintpy.protocol import wire
+from glintpy.storage.journal import Journal
+from glintpy.storage.registry import Registry
+from glintpy.transport import Listener, listen, scheme_of
+
+logger = logging.getLogger("glintpy.nodes")
+
+JOURNAL_NAME = "server.journal"
+STOP_S = 10.0
+"""How long a node may take to stop before its process goes without it."""
+
+
+class Node:
+    """A running actor.
+
+    Attributes:
+        address: where it is reached.
+        stopped: set when it has closed everything.
+    """
+
+    def __init__(self, actor: RequestActor, address: str, *, heart: Heart | None = None) -> None:
+        self._actor = actor
+        self._heart = heart
+        self.address = address
+        self.stopped = threading.Event()
+        actor.at_stop.append(self.stopped.set)
+
+    def stop(self) -> None:
+        """Leave the cluster and close everything in good order; again does nothing."""
+        if self._heart is not None:
+            self._heart.stop()
+        self._actor.tell(Stop())
+        if not self.stopped.wait(STOP_S):
+            logger.error("%s did not stop within %.0f s", self._actor.role, STOP_S)
+
+    def crash(self) -> None:
+        """Drop mailbox and memory without an answer, as ``kill -9`` does; for ``local://`` clusters."""
+        if self._heart is not None:
+            self._heart.stop(say_goodbye=False)
+        self._actor.close_state = _nothing  # type: ignore[method-assign] # nothing is closed in good order
+        self._actor.tell(Stop())
+        self.stopped.wait(STOP_S)
+
+
+def _nothing() -> None:
+    """Close nothing."""
+
+
+def start_master(
+    address: str = config.DEFAULT_ADDRESS,
+    *,
+    data_dir: str | Path | None = None,
+    insecure: bool = False,
+    settings: config.MembershipSettings | None = None,
+) -> Node:
+    """Start a master in this process.
+
+    Args:
+        address: where to listen; port 0 takes any free one.
+        data_dir: where members and models are written down; None: gone with the process.
+        insecure: allow an address that others than this machine's programs can reach.
+        settings: of the death watch.
+
+    Raises:
+        AccessDenied: an address beyond loopback without ``insecure``.
+        ConfigError: the address is taken, or the directory can't be used.
+    """
+    check_reach(address, insecure=insecure)
+    settings = settings or config.MembershipSettings()
+    registry = Registry(None if data_dir is None else Path(data_dir))
+    try:
+        listener = listen(address)
+    except GlintError:
+        registry.close()
+        raise
+    mailbox = SocketMailbox(listener, tick_s=settings.tick_s)
+    outlet = Outlet(listener, bytes_max=config.ServerSettings().answers_bytes_max)
+    actor = MasterActor(
+        mailbox, outlet, listener=listener, registry=registry, settings=settings, clock=time.monotonic
+    )
+    actor.at_stop.extend([listener.close, mailbox.close])
+    node = Node(actor, listener.address)
+    actor.launch()
+    return node
+
+
+def start_server(
+    master: str = config.DEFAULT_ADDRESS,
+    *,
+    address: str = "tcp://127.0.0.1:0",
+    advertise: str | None = None,
+    name: str | None = None,
+    data_dir: str | Path | None = None,
+    insecure: bool = False,
+    settings: config.ServerSettings | None = None,
+    membership: config.MembershipSettings | None = None,
+    on_beat: Callable[[], None] = _nothing,
+    on_refused: Callable[[GlintError], None] | None = None,
+) -> Node:
+    """Start a server in this process and join the master.
+
+    Args:
+        master: the master's address.
+        address: where to listen; port 0 takes any free one.
+        advertise: the address that others are told; None: the one listened at.
+        name: for people to read; None: made from its id.
+        data_dir: where values and receipts lie; None: in memory only.
+        insecure: allow an address that others than this machine's programs can reach.
+        settings: limits.
+        membership: heartbeats and the time to join.
+        on_beat: called at each heartbeat, in the heart's thread.
+        on_refused: called when the master refuses the server after it had joined; None: log it.
+
+    Raises:
+        AccessDenied: an address beyond loopback without ``insecure``.
+        ConfigError: the address is taken, or the directory can't be used.
+        MasterUnreachable: nobody answered at ``master`` in time.
+        Expelled: another process is this server.
+    """
+    check_reach(address, insecure=insecure)
+    scheme_of(master)
+    settings = settings or config.ServerSettings()
+    membership = membership or config.MembershipSettings()
+    folder = None if data_dir is None else Path(data_dir)
+    journal = _open_journal(folder, settings)
+    try:
+        listener = listen(address)
+    except GlintError:
+        journal.close(clean=True)
+        raise
+    shelf = Shelf(
+        None if folder is None else folder / "models", memory_limit=settings.memory_limit
+    )
+    mailbox = SocketMailbox(listener, tick_s=membership.tick_s)
+    outlet = Outlet(listener, bytes_max=settings.answers_bytes_max)
+    control = _Control()
+    actor = ServerActor(
+        mailbox,
+        outlet,
+        journal=journal,
+        shelf=shelf,
+        settings=settings,
+        control=control,
+        clock=time.monotonic,
+    )
+    actor.at_stop.extend([listener.close, mailbox.close])
+    identity = Identity(
+        journal.server_id,
+        name or f"server-{journal.server_id[:6]}",
+        is_server=True,
+        address=_advertised(listener, advertise),
+        incarnation=journal.incarnation,
+        cluster_id=_read_cluster_id(folder),
+    )
+
+    def joined(content: dict[str, object]) -> None:
+        _write_cluster_id(folder, str(content["cluster_id"]))
+        models = content["models"]
+        assert isinstance(models, list)
+        actor.tell(Admitted(frozenset(int(model_id) for model_id in models)))
+
+    heart = Heart(
+        master,
+        identity,
+        settings=membership,
+        progress=lambda: actor.progress,
+        holds_models=lambda: shelf.num_models > 0,
+        listeners=Listeners(
+            joined=joined,
+            arrived=lambda frames: actor.tell(FromMaster(frames)),
+            beat=on_beat,
+            refused=on_refused or _log_refusal,
+        ),
+    )
+    control.heart = heart
+    node = Node(actor, identity.address, heart=heart)
+    # Ready means ready: the actor answers before anybody is told its address.
+    actor.launch()
+    heart.start()
+    try:
+        heart.wait_joined(membership.join_timeout_s)
+    except GlintError:
+        node.stop()
+        raise
+    return node
+
+
+def check_reach(address: str, *, insecure: bool) -> None:
+    """Refuse an address that others than this machine's programs can reach.
+
+    Raises:
+        AccessDenied: it is beyond loopback, and ``insecure`` is False.
+        ConfigError: not an address.
+    """
+    if insecure or scheme_of(address) != "tcp":
+        return
+    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise AccessDenied(
+            f"refused to listen at {address}: there is no encryption and no access control yet, so whoever reaches "
+            "this port can read and change every model. Listen at 127.0.0.1, or say --insecure (insecure=True) on "
+            "a network that you trust"
+        )
+
+
+class _Control:
+    """The heart, once there is one: the actor is built first."""
+
+    heart: Heart | None = None
+
+    def send(self, frames: Frames) -> None:
+        if self.heart is not None:
+            self.heart.send(frames)
+
+
+def _log_refusal(error: GlintError) -> None:
+    logger.error("the master refused this server: %s", error)
+
+
+def _open_journal(folder: Path | None, settings: config.ServerSettings) -> Journal:
+    server_id = os.urandom(8).hex()
+    if folder is None:
+        return Journal.create(None, server_id, settings.sessions_max)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / JOURNAL_NAME
+    if not path.exists():
+        return Journal.create(path, server_id, settings.sessions_max)
+    journal = Journal.open(path)
+    now = time.monotonic()
+    for session in journal.sessions():
+        if journal.was_clean:
+            session.last_heard = now  # the clock of another process, or of another boot, says nothing here
+        else:
+            # Its models count as lost; receipts without their data would lie.
+            journal.end(session.session_id)
+    return journal
+
+
+def _advertised(listener: Listener, advertise: str | None) -> str:
+    if advertise is not None:
+        if "://" in advertise:
+            scheme_of(advertise)
+            return advertise
+        port = listener.address.rpartition(":")[2]
+        return f"tcp://{advertise}" if ":" in advertise else f"tcp://{advertise}:{port}"
+    host, _, port = listener.address.removeprefix("tcp://").rpartition(":")
+    if listener.address.startswith("tcp://") and host.strip("[]") in {"0.0.0.0", "::", "*"}:  # noqa: S104 - told apart, not bound
+        return f"tcp://{socket.gethostname()}:{port}"
+    return listener.address
+
+
+def _read_cluster_id(folder: Path | None) -> str:
+    if folder is None or not (folder / "cluster").exists():
+        return ""
+    return (folder / "cluster").read_text().strip()[:64]
+
+
+def _write_cluster_id(folder: Path | None, cluster_id: str) -> None:
+    if folder is not None and _read_cluster_id(folder) != cluster_id:
+        (folder / "cluster").write_text(cluster_id + "\n")

@@ -1,0 +1,311 @@
+"""Endpoint: a client's sockets, one thread that always receives, and the hand-over to the pure links.
+
+Knows no model. A socket is used by one thread at a time, handed over under a lock: a caller sends from its
+own thread, which saves a wake-up, and the endpoint's thread receives. Links settle their calls under that
+lock, so what they call must not block.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from glintpy.errors import GlintError, RemoteProtocolError
+from glintpy.protocol import wire
+from glintpy.protocol.calls import Call
+from glintpy.protocol.messages import Message
+from glintpy.transport import Connection, Delivery, Wakeup, connect
+
+logger = logging.getLogger("glintpy.rpc")
+
+IDLE_S = 0.5
+"""The longest sleep: deadlines and probes are looked at by then even if nothing else happens."""
+
+ACTIVE_S = 0.05
+"""The same while calls are open: half of the first probe's wait."""
+
+BUSY_S = 0.002
+"""The same while a socket has no room for what is to be sent."""
+
+MESSAGES_A_TURN = 64
+"""Messages taken from one connection before the next one's turn."""
+
+
+class Link(Protocol):
+    """A pure link: ``protocol.session.Session`` or ``protocol.calls.Asks``."""
+
+    def submit(self, call: Call) -> None:
+        """Take a call."""
+        ...
+
+    def connected(self, now: float) -> None:
+        """The connection came up."""
+        ...
+
+    def disconnected(self, now: float) -> None:
+        """The connection went down."""
+        ...
+
+    def receive(self, message: Message, now: float) -> None:
+        """A message came."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        ...
+
+    def outgoing(self, now: float) -> list[list[wire.Buffer]]:
+        """What to send now."""
+        ...
+
+    def fail_all(self, error: GlintError, *, hasty_only: bool = False) -> None:
+        """Fail everything that is open, or only what doesn't want to wait."""
+        ...
+
+
+class Peer:
+    """One address, its connection and its link."""
+
+    def __init__(self, address: str, link: Link) -> None:
+        self.address = address
+        self.link = link
+        self.connection: Connection = connect(address)
+        self.pending: deque[list[wire.Buffer]] = deque()
+        self.load_bytes = 0
+        self.num_open = 0
+        self.is_up = False
+        self.down_since = time.monotonic()
+
+
+class Endpoint:
+    """Peers by key.
+
+    Args:
+        name: of the thread.
+        on_change: called without the lock when a connection went up or down.
+
+    Threads:
+        Safe from any thread. Belongs to the process that made it: after a fork the child makes its own.
+    """
+
+    def __init__(self, name: str, *, on_change: Callable[[Hashable, bool], None] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._peers: dict[Hashable, Peer] = {}
+        self._wakeup = Wakeup()
+        self._poller = select.poll()
+        self._poller.register(self._wakeup.fileno(), select.POLLIN)
+        self._on_change = on_change
+        self._changes: list[tuple[Hashable, bool]] = []
+        self._closed = False
+        self.progress = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def add(self, key: Hashable, address: str, link: Link) -> None:
+        """Add a peer, and begin to connect."""
+        with self._lock:
+            if key in self._peers:
+                return
+            self._attach(key, Peer(address, link))
+        self._wakeup.set()
+
+    def has(self, key: Hashable) -> bool:
+        """Whether there is such a peer."""
+        return key in self._peers
+
+    def address_of(self, key: Hashable) -> str:
+        """Return a peer's address."""
+        return self._peers[key].address
+
+    def move(self, key: Hashable, address: str) -> None:
+        """Connect a peer to another address; its link goes on there."""
+        with self._lock:
+            peer = self._peers.get(key)
+            if peer is None or peer.address == address or self._closed:
+                return
+            self._detach(peer)
+            moved = Peer(address, peer.link)
+            moved.load_bytes, moved.num_open = peer.load_bytes, peer.num_open
+            self._attach(key, moved)
+        self._wakeup.set()
+
+    def link_of(self, key: Hashable) -> Link:
+        """Return a peer's link, for its counters."""
+        return self._peers[key].link
+
+    def down_peers(self) -> list[Hashable]:
+        """Return the peers without a connection."""
+        with self._lock:
+            return [key for key, peer in self._peers.items() if not peer.is_up]
+
+    def submit(self, key: Hashable, call: Call, *, bytes_max: int | None = None) -> bool:
+        """Hand a call to a peer's link, and send what may be sent.
+
+        Args:
+            key: the peer's.
+            call: settled later, under the lock.
+            bytes_max: wait here until the peer's open calls have fewer bytes than this, or the call's
+                deadline has passed; None doesn't wait.
+
+        Returns:
+            False if the deadline passed, or the endpoint was closed, before the call was handed over.
+        """
+        with self._lock:
+            if bytes_max is not None and not self._wait_for_room(key, call, bytes_max):
+                return False
+            if self._closed:
+                return False
+            peer = self._peers[key]
+            peer.load_bytes += call.cost_bytes
+            peer.num_open += 1
+            settle = call.settle
+
+            def settled(result: object) -> None:
+                # The peer may have moved to another address meanwhile: count on the one there is now.
+                current = self._peers.get(key, peer)
+                current.load_bytes -= call.cost_bytes
+                current.num_open -= 1
+                self._room.notify_all()
+                settle(result)  # type: ignore[arg-type] # the link passes a Result on
+
+            call.settle = settled
+            peer.link.submit(call)
+            self._service(key, peer, time.monotonic())
+        return True
+
+    def fail(self, key: Hashable, error: GlintError) -> None:
+        """Fail what is open at a peer and doesn't want to wait for its return."""
+        with self._lock:
+            if key in self._peers:
+                self._peers[key].link.fail_all(error, hasty_only=True)
+
+    def say(self, key: Hashable, message: Message) -> None:
+        """Send a message that is not answered, if there is a connection."""
+        with self._lock:
+            peer = self._peers.get(key)
+            if peer is not None and peer.is_up:
+                peer.pending.append(wire.encode(message))
+                self._service(key, peer, time.monotonic())
+
+    def close(self, error: GlintError) -> None:
+        """End the thread and the connections; what is open fails with ``error``."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for peer in self._peers.values():
+                peer.link.fail_all(error)
+            self._room.notify_all()
+        self._wakeup.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._turn()
+            with self._lock:
+                for peer in self._peers.values():
+                    self._detach(peer)
+                self._wakeup.close()
+        except BaseException:
+            # Without this thread every future of the process would wait for ever: say so, and go.
+            logger.critical("the network thread died; the process ends", exc_info=True)
+            os._exit(70)
+
+    def _turn(self) -> None:
+        self._wakeup.clear()
+        self.progress += 1
+        with self._lock:
+            now = time.monotonic()
+            wait_s = IDLE_S
+            for key, peer in list(self._peers.items()):
+                more = self._service(key, peer, now)
+                peer.link.tick(now)
+                self._flush(peer, now)
+                if more:
+                    wait_s = 0.0
+                elif peer.pending:
+                    wait_s = min(wait_s, BUSY_S)
+                elif peer.num_open:
+                    wait_s = min(wait_s, ACTIVE_S)
+            changes, self._changes = self._changes, []
+        if self._on_change is not None:
+            for key, is_up in changes:
+                self._on_change(key, is_up)
+        if not self._closed:
+            self._poller.poll(wait_s * 1000)
+
+    def _service(self, key: Hashable, peer: Peer, now: float) -> bool:
+        """Take news and messages from a connection, send what may be sent; whether more may wait."""
+        for is_up in peer.connection.changes():
+            peer.is_up = is_up
+            peer.pending.clear()
+            if is_up:
+                peer.link.connected(now)
+            else:
+                peer.down_since = now
+                peer.link.disconnected(now)
+            self._changes.append((key, is_up))
+        self._flush(peer, now)
+        for _ in range(MESSAGES_A_TURN):
+            frames = peer.connection.receive()
+            if frames is None:
+                return False
+            self._take(peer, frames, now)
+            self._flush(peer, now)
+        return True
+
+    def _take(self, peer: Peer, frames: list[wire.Buffer], now: float) -> None:
+        try:
+            messages = wire.decode_all(frames)
+        except RemoteProtocolError as error:
+            logger.warning("dropped a malformed message from %s: %s", peer.address, error)
+            return
+        for message in messages:
+            peer.link.receive(message, now)
+
+    def _flush(self, peer: Peer, now: float) -> None:
+        if not peer.is_up:
+            return
+        while True:
+            if not peer.pending:
+                peer.pending.extend(peer.link.outgoing(now))
+            if not peer.pending:
+                return
+            while peer.pending:
+                delivery = peer.connection.send(peer.pending[0])
+                if delivery is Delivery.BUSY:
+                    return
+                peer.pending.popleft()  # sent; or gone, and then the link hears of it and sends again
+
+    def _wait_for_room(self, key: Hashable, call: Call, bytes_max: int) -> bool:
+        while not self._closed:
+            peer = self._peers[key]
+            if peer.load_bytes == 0 or peer.load_bytes + call.cost_bytes <= bytes_max:
+                return True
+            left_s = None if call.deadline is None else call.deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return False
+            self._room.wait(left_s)
+        return False
+
+    def _attach(self, key: Hashable, peer: Peer) -> None:
+        self._peers[key] = peer
+        for fileno in peer.connection.filenos():
+            self._poller.register(fileno, select.POLLIN)
+
+    def _detach(self, peer: Peer) -> None:
+        for fileno in peer.connection.filenos():
+            self._poller.unregister(fileno)
+        peer.connection.close()
+        peer.link.disconnected(time.monotonic())

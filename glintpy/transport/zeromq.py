@@ -1,0 +1,217 @@
+"""``tcp://`` and ``ipc://`` over ZeroMQ, a ROUTER that listens and DEALERs that connect; knows no message.
+
+zmq lives here only, and its errors end here. Facts that shape this file (libzmq 4.3.5): its queues bound
+messages, not bytes, and hold per peer; it loses what was queued when a connection breaks and tells nobody,
+hence the monitors; a ROUTER without MANDATORY drops silently; a fixed routing id lets a second client with
+the same one receive the first one's answers, hence none is ever set; the default linger keeps a process
+with one undeliverable message from ever exiting.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from glintpy import config
+from glintpy.errors import ConfigError
+from glintpy.transport.base import Buffer, Delivery
+
+COPY_BYTES_MAX = 16 * config.KIB
+"""Frames up to this size are cheaper copied than reference-counted through libzmq."""
+
+MESSAGES_MAX = 1000
+"""Messages waiting for or from one peer. What matters is bounded in bytes, above: by granted windows."""
+
+RECONNECT_FIRST_MS = 50
+RECONNECT_LAST_MS = 1000
+HANDSHAKE_MS = 5000
+"""A connection that doesn't speak ZMTP is dropped after this: the default of 30 s feeds exhaustion."""
+DEAD_LINK_MS = 10_000
+"""A connection whose peer acknowledges nothing for so long is dropped, however busy its sender is: ZMTP's own
+heartbeats never notice a dead network while the send buffer is full."""
+
+_context: zmq.Context[zmq.Socket[bytes]] | None = None
+_context_pid = 0
+_context_lock = threading.Lock()
+
+
+def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
+    # One context a process: its I/O thread is shared. A forked child has neither the thread nor a right to
+    # the parent's sockets, so it makes its own and never touches the inherited one, not even to close it.
+    global _context, _context_pid  # noqa: PLW0603 - the one place where the process's context lives
+    with _context_lock:
+        if _context is None or _context_pid != os.getpid():
+            if _context is not None:
+                _inherited.append(_context)
+            _context, _context_pid = zmq.Context(), os.getpid()
+            _context.set(zmq.MAX_SOCKETS, 16_000)
+        return _context
+
+
+_inherited: list[zmq.Context[zmq.Socket[bytes]]] = []
+"""Contexts of parent processes, kept so that no destructor ever runs on them."""
+
+
+def _reset_lock_in_child() -> None:
+    global _context_lock  # noqa: PLW0603 - another thread may have held it at the moment of the fork
+    _context_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_lock_in_child)
+
+
+def _new_socket(kind: int) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = _shared_context().socket(kind)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.SNDHWM, MESSAGES_MAX)
+    socket.set(zmq.RCVHWM, MESSAGES_MAX)
+    socket.set(zmq.MAXMSGSIZE, config.FRAME_BYTES_MAX)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.TCP_MAXRT, DEAD_LINK_MS)
+    socket.set(zmq.IPV6, 1)
+    return socket
+
+
+def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> Delivery:
+    """Send all frames or none."""
+    last = len(frames) - 1
+    try:
+        for number, frame in enumerate(frames):
+            flags = zmq.DONTWAIT | (zmq.SNDMORE if number < last else 0)
+            socket.send(frame, flags, copy=len(frame) <= COPY_BYTES_MAX)
+    except zmq.Again:
+        return Delivery.BUSY
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return Delivery.GONE
+        raise
+    return Delivery.SENT
+
+
+def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
+    try:
+        parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return None
+    return [part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer for part in parts]
+
+
+class ZeroMQListener:
+    """A ROUTER socket."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = _new_socket(zmq.ROUTER)
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._num_disconnects = 0
+        self._path: Path | None = None
+        try:
+            self._bind(address)
+        except (zmq.ZMQError, ConfigError) as error:
+            self._release()
+            raise ConfigError(f"can't listen at {address}: {error}") from error
+        self.address = self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    def _bind(self, address: str) -> None:
+        if address.startswith("ipc://"):
+            path = Path(address.removeprefix("ipc://"))
+            # libzmq removes a socket file that it finds and binds anew: a second server would take the first
+            # one's clients. Connecting tells whether its owner lives.
+            if path.exists() and _somebody_listens(path):
+                raise ConfigError("somebody listens there already")
+            self._path = path
+        self._socket.bind(address)
+
+    def filenos(self) -> list[int]:
+        """Return the socket's and its monitor's descriptors."""
+        return [int(self._socket.get(zmq.FD)), int(self._monitor.get(zmq.FD))]
+
+    def receive(self) -> tuple[bytes, list[Buffer]] | None:
+        """Return the next message as (peer, frames), or None."""
+        frames = _receive(self._socket)
+        if frames is None:
+            return None
+        return bytes(frames[0]), frames[1:]
+
+    def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
+        """Send to a peer."""
+        return _send(self._socket, [peer, *frames])
+
+    def num_disconnects(self) -> int:
+        """Return how many connections have ended so far."""
+        while _receive(self._monitor) is not None:
+            self._num_disconnects += 1
+        return self._num_disconnects
+
+    def close(self) -> None:
+        """Release the address."""
+        self._release()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+
+
+def _somebody_listens(path: Path) -> bool:
+    import socket as sockets  # noqa: PLC0415 - needed in this one rare case
+
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+class ZeroMQConnection:
+    """A DEALER socket with its monitor."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = _new_socket(zmq.DEALER)
+        self._socket.set(zmq.IMMEDIATE, 1)  # queue for real connections only, never for one to come
+        self._socket.set(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_LAST_MS)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+        )
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"can't connect to {address}: {error}") from error
+
+    def filenos(self) -> list[int]:
+        """Return the socket's and its monitor's descriptors."""
+        return [int(self._socket.get(zmq.FD)), int(self._monitor.get(zmq.FD))]
+
+    def changes(self) -> list[bool]:
+        """Return ups and downs since the last call."""
+        found: list[bool] = []
+        while (frames := _receive(self._monitor)) is not None:
+            event = parse_monitor_message([bytes(frame) for frame in frames])["event"]
+            found.append(event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        return found
+
+    def receive(self) -> list[Buffer] | None:
+        """Return the next message's frames, or None."""
+        return _receive(self._socket)
+
+    def send(self, frames: Sequence[Buffer]) -> Delivery:
+        """Send to the listener."""
+        return _send(self._socket, frames)
+
+    def close(self) -> None:
+        """End the connection; what was sent just before has a moment to leave."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(200)
