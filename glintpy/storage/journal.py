@@ -68,7 +68,7 @@ class Session:
         self.row = row
         self.session_id = bytes(_field(memory, layout, "session_id"))
         self.client_id = bytes(_field(memory, layout, "client_id"))
-        # Memory views and not numpy: storing one number takes 40 ns instead of 100.
+        # Memory views and not numpy: they store one number in 20 ns instead of 32, and can be released.
         self._applied = _field(memory, layout, "applied").cast("Q")
         self._heard = _field(memory, layout, "last_heard").cast("d")
         self._ring = _field(memory, layout, "ring")

@@ -4,9 +4,9 @@ Selections have been checked before they come here: nothing below looks for an i
 nothing below fails half way.
 
 What is fast was measured (numpy 2, 50,000 cells or 2,500 rows of 100 cells). ``np.add.at`` on a flat array
-takes half the time of ``a[i] += v``, and needs no word about repeats; on rows of a matrix it is 20 times
-slower, so there it is used on the flat index of each cell. Only wide rows without repeats are faster by
-``+=``, which moves whole rows.
+takes about half the time of ``a[i] += v``, and needs no word about repeats; on rows of a matrix it takes 2 to
+3 times as long as on the flat index of each cell, so that is what it gets. Only wide rows without repeats are
+faster by ``+=``, which moves whole rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def gather(values: Array, selection: Selection) -> Array:
         # .copy() and concatenate write C order even when the pieces are strided views.
         return blocks[0].copy(order="C") if len(blocks) == 1 else _concatenated(blocks, values, selection)
     if selection.cols is None:
-        # "clip" after a check saves numpy's own: 2 to 3 times faster than values[rows].
+        # 1.3 (wide rows) to 6 times (narrow ones) faster than values[rows]; "clip", because the check is done.
         return np.take(values, axis_indices(selection.rows), axis=0, mode="clip")
     return np.take(values.reshape(-1), _cells(selection, values.shape[1]), mode="clip")
 
