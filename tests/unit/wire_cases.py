@@ -7,13 +7,28 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+import msgpack
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from glintpy import config
+from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import dtypes, wire
-from glintpy.protocol.messages import Bool, Bytes, Frame, Int, Message, Rule, Text, message_types, rules_of
+from glintpy.protocol.messages import (
+    VERSION,
+    Bool,
+    Bytes,
+    Frame,
+    Int,
+    Message,
+    Rule,
+    Text,
+    Values,
+    message_types,
+    rules_of,
+)
 
 KINDS = list(message_types().values())
 
@@ -150,6 +165,27 @@ def _with_bytes_changed(frame: bytes, source: random.Random) -> bytes:
                 [0, 0x7F, 0x80, 0xFF, source.randrange(256)]
             )
     return bytes(changed)
+
+
+def header_of(message: Message) -> list[Any]:
+    """Return the header of a message as plain data."""
+    header: list[Any] = msgpack.unpackb(wire.encode(message)[0])
+    return header
+
+
+def values_header(code: Any, *shape: Any) -> list[Any]:
+    """Return the header of a ``Values`` whose array has this dtype code and shape."""
+    return [VERSION, Values.KIND, [1, 0, 0], [[code, *shape]]]
+
+
+def refused(*frames: Any, match: str = ".") -> str:
+    """Assert that these frames, header first, are refused, and return the reason."""
+    first = frames[0] if isinstance(frames[0], bytes) else msgpack.packb(frames[0])
+    with pytest.raises(RemoteProtocolError, match=match) as caught:
+        wire.decode_all([first, *frames[1:]])
+    # What a peer sends must not fill our log.
+    assert len(str(caught.value)) < 400
+    return str(caught.value)
 
 
 def simple_message(kind: type[Message]) -> Message:
