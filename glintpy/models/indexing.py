@@ -124,6 +124,9 @@ def parse_pull(
         num_cols: None for a vector.
         what: the first argument's name in messages; ``rows``, or ``keys`` of a vector.
 
+    Returns:
+        The keys in normal form, checked against the model's shape.
+
     Raises:
         KeyRangeError: a key outside the model, with its position; a negative one outside a slice.
         ShapeError: a mask, pairs or an array of the wrong shape, with both lengths.
@@ -162,6 +165,9 @@ def parse_item(key: Any, *, num_rows: int, num_cols: int | None) -> Asked:
         key: integers, slices, (n,) integer arrays, masks and ``...``, alone or in a tuple.
         num_rows: rows of the matrix, or the size of the vector.
         num_cols: None for a vector.
+
+    Returns:
+        The keys in normal form; ``finish`` gives what ``np.asarray(m)[key]`` would, a scalar as a 0-d array.
 
     Raises:
         KeyRangeError: a key outside the model, or what isn't supported; it is an IndexError, as numpy's.

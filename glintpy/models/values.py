@@ -96,11 +96,14 @@ def check_out(out: Any, *, shape: tuple[int, ...], dtype: DTypeAny) -> None:
 
 
 def as_array(value: Any, *, what: str) -> NDArray[Any]:
-    """Return whatever numpy (or DLPack) reads as an array, as a base-class array of its own dtype.
+    """Read whatever numpy or DLPack can read as an array.
 
     Args:
         value: an array, a list, a tensor of another library, a number.
         what: the argument's name in messages.
+
+    Returns:
+        A plain array in the dtype that numpy finds; it may be the caller's own.
 
     Raises:
         DTypeError: a masked array, or an object that refuses to be read.
