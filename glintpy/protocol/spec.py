@@ -189,7 +189,8 @@ class ModelInfo:
         except (KeyError, TypeError, ValueError) as error:
             raise RemoteProtocolError(f"a model's description lacks something: {error!r:.80}") from error
         texts = [text for server in servers for text in server]
-        if not all(type(text) is str for text in texts):
+        # Two letters are a pair to Python, too.
+        if {type(entry) for entry in content["servers"]} - {list} or {type(text) for text in texts} - {str}:
             raise RemoteProtocolError("a model's description whose servers are not pairs of texts")
         if not all(type(number) is int and number >= 0 for number in (found.model_id, found.routing)):
             raise RemoteProtocolError("a model's description whose model_id or routing is not a number")
