@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import glintpy
+
 from . import checkpoint
 from .display import SweepSummary, progress_for
 from .proof import Proof, check_counts
@@ -23,8 +25,6 @@ from .worker import Count, Share, Sweep, deal_documents
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
-
-    import glintpy
 
     from .corpus import Corpus
 
@@ -163,6 +163,8 @@ def _from_checkpoint(client: glintpy.Client, corpus: Corpus, settings: Settings)
     folder = f"{url}/{saved.folder}"
     n_wk = client.load(f"{folder}/n_wk", partitioner="cyclic")
     n_k = client.load(f"{folder}/n_k")
+    if not isinstance(n_wk, glintpy.BigMatrix) or not isinstance(n_k, glintpy.BigVector):
+        raise checkpoint.ResumeError(f"{folder} doesn't hold a matrix n_wk and a vector n_k")
     return _Start(sweep=saved.sweep, topics=topics, n_wk=n_wk, n_k=n_k)
 
 
