@@ -1,1 +1,50 @@
-"""glintpy: a parameter server for Python."""
+"""glintpy: a parameter server for Python.
+
+A matrix or a vector too big, too busy or too shared for one process lies in rows over server processes;
+any number of programs *pull* parts of it and *push* updates to parts of it, asynchronously::
+
+    import glintpy
+
+    with glintpy.local(servers=2) as client:
+        m = client.matrix(10_000, 100, dtype="float32")
+        m.push([3, 9, 3], 0.05).result()
+        print(m.pull([3, 9]).result()[:, 0])
+
+Layers, imports downward only: cli; testing; cluster; client; models and actors; rpc and storage; transport,
+protocol, partitioning and updaters; config and futures; errors. ``ARCHITECTURE.md`` is the tour.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from glintpy import errors, partitioning
+from glintpy.client import Client
+from glintpy.cluster import LocalCluster, local
+from glintpy.errors import *  # noqa: F403 - errors.__all__ is the tree, and every error is public
+from glintpy.futures import Future, gather
+from glintpy.models.buffered import PushBuffer
+from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
+from glintpy.models.matrix import BigMatrix
+from glintpy.models.vector import BigVector
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BigMatrix",
+    "BigVector",
+    "Client",
+    "ColumnIterator",
+    "Future",
+    "LocalCluster",
+    "PushBuffer",
+    "RowBlockIterator",
+    "RowIterator",
+    "__version__",
+    "gather",
+    "local",
+    "partitioning",
+    *errors.__all__,
+]
+
+logging.getLogger("glintpy").addHandler(logging.NullHandler())

@@ -28,6 +28,9 @@ logger = logging.getLogger("glintpy.heart")
 
 Frames = list[wire.Buffer]
 
+LEAVE_S = 1.0
+"""How long a member that leaves waits for the master to have heard it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -102,6 +105,7 @@ class Heart:
         self._changes = -1
         self._next_request_id = 0
         self._joins: set[int] = set()
+        self._leave_id = 0
         self._stopping = False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="glintpy-heart", daemon=True)
@@ -131,8 +135,11 @@ class Heart:
 
     def stop(self, *, say_goodbye: bool = True) -> None:
         """Leave the cluster and end the thread."""
-        if say_goodbye and self._is_joined:
-            self.send(wire.encode(Leave(self._new_request_id(), self._identity.member_id)))
+        if say_goodbye and self._is_joined and self._thread.is_alive():
+            self._leave_id = self._new_request_id()
+            self.send(wire.encode(Leave(self._leave_id, self._identity.member_id)))
+            # Closing at once could overtake the word of leaving.
+            self._left.wait(LEAVE_S)
         self._stopping = True
         self._wakeup.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -146,7 +153,7 @@ class Heart:
             poller.register(fileno, select.POLLIN)
         next_beat = 0.0
         try:
-            while not (self._stopping and not (self._outbox and self._is_up)):
+            while not self._stopping:
                 self._wakeup.clear()
                 self._take_news()
                 now = time.monotonic()
@@ -157,8 +164,7 @@ class Heart:
                 while (frames := self._connection.receive()) is not None:
                     self._take(frames)
                 self._send_all()
-                if not self._stopping:
-                    poller.poll(max(0.0, next_beat - time.monotonic()) * 1000)
+                poller.poll(max(0.0, next_beat - time.monotonic()) * 1000)
         except BaseException:
             # Without it the member would be taken for dead while it believes to live.
             logger.critical("the heartbeat thread died; the process ends", exc_info=True)
@@ -170,7 +176,10 @@ class Heart:
     def _take_news(self) -> None:
         for is_up in self._connection.changes():
             self._is_up = is_up
-            if is_up:
+            if not is_up:
+                self._joins.clear()
+                self._outbox.clear()
+            else:
                 self._join()
 
     def _beat(self) -> None:
@@ -238,7 +247,8 @@ class Heart:
                 self._listeners.refused(self._refusal)
                 self._answered.set()
             case Done() | Failure():
-                pass  # of a Leave
+                if message.request_id == self._leave_id:
+                    self._left.set()
             case _:
                 self._listeners.arrived(frames)
 

@@ -120,6 +120,10 @@ class Endpoint:
         """Whether there is such a peer."""
         return key in self._peers
 
+    def keys(self) -> list[Hashable]:
+        """Return the peers' keys."""
+        return list(self._peers)
+
     def address_of(self, key: Hashable) -> str:
         """Return a peer's address."""
         return self._peers[key].address

@@ -70,6 +70,8 @@ class RequestActor(pykka.ThreadingActor):
     def __init__(self, inbox: Inbox, outlet: Outlet, *, clock: Callable[[], float]) -> None:
         super().__init__()
         self.actor_inbox = inbox
+        # A ref keeps the inbox that it found: the one made by pykka.
+        self._actor_ref = pykka.ActorRef(self)
         self.outlet = outlet
         self.clock = clock
         self.progress = 0

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy.errors import GlintError, ModelError, ModelLost, ModelNotFound, NotEnoughMemory
+from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory, RemoteProtocolError
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
 from glintpy.storage.memory import available_bytes
-from glintpy.storage.segment import MemorySegment, Segment, Store
+from glintpy.storage.segment import MemorySegment, Segment, Store, remove_unfinished
 from glintpy.storage.shard import Shard
 
 logger = logging.getLogger("glintpy.actors")
@@ -47,6 +47,7 @@ class Shelf:
         self._lost: set[int] = set()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
             self._open_all(folder)
 
     # --- looking up -------------------------------------------------------------------------------------------
@@ -157,6 +158,10 @@ class Shelf:
         self._lost.discard(model_id)
         self._shards[model_id], self._stores[model_id] = shard, store
         self._filling.add(model_id)
+        if spec.init_depends_on_row:
+            slice_cells //= 20  # random values cost about so much more than a constant
+            if not extents.size:
+                num_rows = 0  # whoever makes the model fills it, row by row, before it is published
         slice_rows = max(1, slice_cells // max(1, spec.num_cols or 1))
         for first in range(0, num_rows, slice_rows):
             if self._shards.get(model_id) is not shard:
@@ -198,15 +203,21 @@ class Shelf:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
                 self._open(path)
-            except GlintError as error:
-                logger.warning("server: can't use %s: %s", path.name, error)
+            except (ModelLost, ModelError, RemoteProtocolError) as error:
+                logger.warning("server: the model in %s is lost: %s", path.name, error)
 
     def _open(self, path: Path) -> None:
         segment = Segment.open(path)
-        if not segment.was_clean:
-            # Its process was killed: values may hold half of a push. Say so rather than serve them.
+        try:
+            if not segment.was_clean:
+                # Its process was killed: values may hold half of a push. Say so rather than serve them.
+                raise ModelLost("it was not closed in good order")
+            self._take(segment)
+        except BaseException:
             segment.close(clean=False)
-            raise ModelLost("it was not closed in good order")
+            raise
+
+    def _take(self, segment: Segment) -> None:
         description = segment.description
         spec = ModelSpec.from_content(description["spec"])
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])

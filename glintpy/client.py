@@ -1,0 +1,496 @@
+"""Client: a program's way to a cluster, its models and members; knows no server's inside."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, SupportsIndex, TypeVar
+
+import numpy as np
+
+from glintpy import config
+from glintpy.errors import ConfigError, GlintError, NotEnoughServers, ShapeError
+from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
+from glintpy.models.matrix import BigMatrix
+from glintpy.models.requests import Target
+from glintpy.models.vector import BigVector
+from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.protocol import dtypes, wire
+from glintpy.protocol.messages import (
+    ClusterState,
+    CreateModel,
+    DestroyModel,
+    OpenModel,
+    PublishModel,
+    ServerStatus,
+)
+from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, num_partitions
+from glintpy.runtime import Tie, share
+
+logger = logging.getLogger("glintpy.client")
+
+Model = TypeVar("Model", bound=BigModel)
+PollS = 0.05
+
+
+class Client:
+    """A connection to a cluster, made at once.
+
+    Args:
+        address: the master's.
+        timeout_s: deadline of a request from its call on, in seconds; None waits for ever.
+        on_server_lost: ``"wait"``: requests to a lost server wait for its return until their deadline;
+            ``"raise"``: they fail at once.
+        queued_bytes_max: bytes accepted and not yet answered for each server; a push beyond waits in the call.
+        allow: partitioner classes that models made by others may use; they are found by their names.
+        name: for people to read in ``glintpy status``.
+
+    Raises:
+        ConfigError: a setting out of its range, or no address.
+        MasterUnreachable: nobody answered in time.
+        ProtocolMismatch: the master speaks other versions.
+
+    Threads:
+        Safe from any thread. A forked or unpickled copy connects anew when it is first used.
+    """
+
+    def __init__(
+        self,
+        address: str = config.DEFAULT_ADDRESS,
+        *,
+        timeout_s: float | None = 30.0,
+        on_server_lost: Literal["wait", "raise"] = "wait",
+        queued_bytes_max: int = 64 * config.MIB,
+        allow: Sequence[type[Partitioner]] = (),
+        name: str | None = None,
+    ) -> None:
+        if type(queued_bytes_max) is not int or queued_bytes_max < 1:
+            raise ConfigError(f"queued_bytes_max is a positive number of bytes, not {queued_bytes_max!r}")
+        settings = config.ClientSettings(
+            timeout_s=check_timeout(timeout_s),
+            on_server_lost=check_on_server_lost(on_server_lost),
+            queued_bytes_max=queued_bytes_max,
+        )
+        self._allowed = {kind.name: kind for kind in allow}
+        self._tie = Tie(address, settings)
+        self._at_close: list[Callable[[], None]] = []
+        self._tie.runtime(name)
+        share(self._tie)
+
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def matrix(
+        self,
+        rows: SupportsIndex,
+        cols: SupportsIndex,
+        *,
+        dtype: Any = "float64",
+        partitioner: str | Partitioner = "range",
+        partitions_per_server: int = 1,
+        name: str | None = None,
+        exist_ok: bool = False,
+        init: Init = 0,
+        seed: int = 0,
+        updater: str = "add",
+        finite: bool = False,
+    ) -> BigMatrix:
+        """Make a matrix on the cluster's servers.
+
+        Args:
+            rows: number of rows, at least 0; may be fewer than there are servers.
+            cols: number of columns, at least 0.
+            dtype: an integer, unsigned or float of 8 to 64 bits, or bool.
+            partitioner: ``"range"``, ``"cyclic"`` (dense ids by descending frequency balance), or an instance.
+            partitions_per_server: how finely rows are dealt out.
+            name: unique in the cluster; None: a random one.
+            exist_ok: return the model of this name if its spec is equal.
+            init: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
+            seed: of random values: the same on any number of servers and under any partitioner.
+            updater: how pushes are applied: ``"add"``.
+            finite: refuse NaN and infinities.
+
+        Returns:
+            A handle; used as a context manager it destroys the model at the end.
+
+        Raises:
+            ShapeError: sizes that aren't integers of at least 0.
+            DTypeError: another dtype, or initial values that it can't hold.
+            ConfigError: an unknown partitioner, updater or init.
+            ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
+            NotEnoughServers: there is no server.
+            NotEnoughMemory: it doesn't fit; nothing was allocated anywhere.
+            MasterUnreachable: the master did not answer.
+        """
+        spec = ModelSpec(
+            name=name if name is not None else f"matrix-{uuid.uuid4().hex[:12]}",
+            num_rows=_size("rows", rows),
+            num_cols=_size("cols", cols),
+            dtype=dtypes.model_dtype(dtype).name,
+            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            partitions_per_server=partitions_per_server,
+            init=init,
+            seed=seed,
+            updater=updater,
+            finite=finite,
+        )
+        return self._make(BigMatrix, spec, partitioner, exist_ok=exist_ok)
+
+    def vector(
+        self,
+        size: SupportsIndex,
+        *,
+        dtype: Any = "float64",
+        partitioner: str | Partitioner = "range",
+        partitions_per_server: int = 1,
+        name: str | None = None,
+        exist_ok: bool = False,
+        init: Init = 0,
+        seed: int = 0,
+        updater: str = "add",
+        finite: bool = False,
+    ) -> BigVector:
+        """Make a vector on the cluster's servers.
+
+        Args:
+            size: its length, at least 0.
+            dtype: as of ``matrix``.
+            partitioner: as of ``matrix``.
+            partitions_per_server: as of ``matrix``.
+            name: as of ``matrix``.
+            exist_ok: as of ``matrix``.
+            init: as of ``matrix``.
+            seed: as of ``matrix``.
+            updater: as of ``matrix``.
+            finite: as of ``matrix``.
+
+        Raises:
+            What ``matrix`` raises.
+        """
+        spec = ModelSpec(
+            name=name if name is not None else f"vector-{uuid.uuid4().hex[:12]}",
+            num_rows=_size("size", size),
+            num_cols=None,
+            dtype=dtypes.model_dtype(dtype).name,
+            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            partitions_per_server=partitions_per_server,
+            init=init,
+            seed=seed,
+            updater=updater,
+            finite=finite,
+        )
+        return self._make(BigVector, spec, partitioner, exist_ok=exist_ok)
+
+    def open(
+        self, name: str, wait_s: float = 0, *, partitioner: Partitioner | None = None
+    ) -> BigMatrix | BigVector:
+        """Return a handle to a model that exists.
+
+        Args:
+            name: the model's.
+            wait_s: seconds to wait for somebody to make it.
+            partitioner: of a model made with a custom one: an equal instance.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ConfigError: it has a custom partitioner that was not given, or another one.
+            MasterUnreachable: the master did not answer.
+        """
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                content = self._ask(lambda request_id: OpenModel(request_id, 0, name))
+            except LookupError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(PollS)
+            else:
+                return self._handle(ModelInfo.from_content(content), partitioner)
+
+    def models(self) -> list[str]:
+        """Return the names of all models.
+
+        Raises:
+            MasterUnreachable: the master did not answer.
+        """
+        return [content["spec"]["name"] for content in self._state()["models"]]
+
+    def load(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        partitioner: str | Partitioner | None = None,
+        partitions_per_server: int | None = None,
+        progress: bool | None = None,
+    ) -> BigMatrix | BigVector:
+        """Make a model from a saved one, on any number of servers and with any partitioner.
+
+        Every checksum is verified before anything is made; the model can be found when it is complete.
+
+        Args:
+            url: where ``save`` wrote it.
+            name: of the new model; None: the saved one's.
+            partitioner: of the new model; None: the saved one's (a custom one must be given).
+            partitions_per_server: of the new model; None: the saved one's.
+            progress: show a bar; None: if a terminal is watching.
+
+        Raises:
+            CheckpointNotFound, CheckpointCorrupt, CheckpointMismatch: nothing was made.
+            What ``matrix`` raises.
+        """
+        from dataclasses import replace  # noqa: PLC0415 - beside the imports below, which are only for this
+
+        from glintpy.models.saving import fill_model, progress_bar  # noqa: PLC0415 - loads fsspec
+        from glintpy.storage.checkpoint_reader import CheckpointReader  # noqa: PLC0415 - loads fsspec
+
+        reader = CheckpointReader(url)
+        saved = reader.spec
+        if partitioner is None:
+            partitioner = saved.partitioner
+        spec = replace(
+            saved,
+            name=name or saved.name,
+            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            partitions_per_server=partitions_per_server or saved.partitions_per_server,
+        )
+        with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
+            done = 0
+
+            def verified(num_bytes: int, _: int) -> None:
+                nonlocal done
+                advance(num_bytes - done)
+                done = num_bytes
+
+            reader.verify(verified)
+        kind = BigMatrix if spec.num_cols is not None else BigVector
+        with progress_bar(f"loading {spec.name}", spec.num_bytes, show=progress) as advance:
+            return self._make(
+                kind,
+                spec,
+                partitioner,
+                fill=lambda target: fill_model(
+                    self._tie.runtime(), target, reader.blocks(config.PART_BYTES), advance=advance
+                ),
+            )
+
+    # --- members --------------------------------------------------------------------------------------------------
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Return the servers: id, name, address, state (alive, hung, lost, stopped) and more.
+
+        Raises:
+            MasterUnreachable: the master did not answer.
+        """
+        found: list[dict[str, Any]] = self._state()["servers"]
+        return found
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Return the clients: id, name, host, pid and more.
+
+        Raises:
+            MasterUnreachable: the master did not answer.
+        """
+        found: list[dict[str, Any]] = self._state()["clients"]
+        return found
+
+    def status(self, timeout_s: float = 2.0) -> dict[str, Any]:
+        """Return the cluster's state: master, servers with what each holds and has done, clients, models.
+
+        Args:
+            timeout_s: seconds to wait for the servers; one that doesn't answer has ``holds`` None.
+
+        Raises:
+            MasterUnreachable: the master did not answer.
+        """
+        state: dict[str, Any] = self._state()
+        runtime = self._tie.runtime()
+        asked = {}
+        for server in state["servers"]:
+            server["holds"] = None
+            if server["state"] == "alive":
+                runtime.link(server["id"], server["address"])
+                asked[server["id"]] = runtime.ask_server(
+                    server["id"], lambda request_id, _: ServerStatus(request_id), model_id=None, timeout_s=timeout_s
+                )
+        for server in state["servers"]:
+            future = asked.get(server["id"])
+            if future is not None and future.exception() is None:
+                server["holds"] = wire.content(getattr(future.result(), "document", np.empty(0, np.uint8)))
+        return state
+
+    def wait_for_servers(self, n: int, timeout_s: float | None = None) -> None:
+        """Return when at least ``n`` servers are alive.
+
+        Args:
+            n: how many.
+            timeout_s: seconds to wait; None: the client's own setting.
+
+        Raises:
+            NotEnoughServers: fewer were alive when the time was over.
+            MasterUnreachable: the master did not answer.
+        """
+        limit_s = self._tie.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)
+        end = None if limit_s is None else time.monotonic() + limit_s
+        while True:
+            alive = sum(server["state"] == "alive" for server in self.servers())
+            if alive >= n:
+                return
+            if end is not None and time.monotonic() >= end:
+                raise NotEnoughServers(
+                    f"{alive} of {n} servers are alive after {limit_s:g} s; start more with: "
+                    f"glintpy server --master {self.address}"
+                )
+            time.sleep(PollS)
+
+    @property
+    def address(self) -> str:
+        """The master's address."""
+        return self._tie.address
+
+    # --- its life -------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Return when every push that this process issued before has its outcome.
+
+        Args:
+            timeout_s: seconds to wait; None waits until their own deadlines.
+
+        Raises:
+            TimeoutError: not all had one in time; they go on.
+            PushFailed: the first failure that nobody has looked at; others are its notes.
+        """
+        self._tie.flush(timeout_s)
+
+    def close(self) -> None:
+        """Flush, then end the connections; what is pending raises. Again does nothing.
+
+        Raises:
+            PushFailed: a push failed and nobody has looked at it.
+        """
+        self._close(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is None:
+            self._close(None)
+            return
+        try:
+            self._close(self._tie.settings.close_timeout_s)
+        except (GlintError, TimeoutError) as failure:
+            # The exception under way says more than this one, which must not hide it.
+            logger.error("while leaving after an error: %s", failure)  # noqa: TRY400 - its traceback says nothing
+
+    def _close(self, flush_s: float | None) -> None:
+        try:
+            self._tie.flush(flush_s)
+        finally:
+            self._tie.close()
+            closers, self._at_close = self._at_close, []
+            for close in closers:
+                close()
+
+    def _close_with(self, close: Callable[[], None]) -> None:
+        self._at_close.append(close)
+
+    def __repr__(self) -> str:
+        return f"Client({self.address!r})"
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, build: Callable[[int], Any]) -> Any:
+        return self._tie.runtime().ask_master(build, timeout_s=self._tie.settings.timeout_s)
+
+    def _state(self) -> Any:
+        return self._ask(ClusterState)
+
+    def _make(
+        self,
+        kind: type[Model],
+        spec: ModelSpec,
+        partitioner: str | Partitioner,
+        *,
+        exist_ok: bool = False,
+        fill: Callable[[Target], None] | None = None,
+    ) -> Model:
+        partitioner = self._partitioner_for(spec, partitioner)
+        layout = Layout(partitioner, np.zeros(partitioner.num_partitions, np.int64))
+        extents = layout.affine_extents()
+        if extents is None and spec.init_depends_on_row and fill is None:
+            from glintpy.models.saving import fill_model, random_blocks  # noqa: PLC0415 - rarely needed
+
+            def fill(target: Target) -> None:
+                fill_model(self._tie.runtime(), target, random_blocks(target.info))
+
+        token = os.urandom(16)
+        content = self._ask(
+            lambda request_id: CreateModel(
+                request_id,
+                token,
+                exist_ok,
+                fill is None,
+                wire.document(spec.to_content()),
+                layout.sizes(),
+                np.empty((0, 2), np.int64) if extents is None else extents,
+            )
+        )
+        info = ModelInfo.from_content(content)
+        if fill is not None:
+            self._fill(info, partitioner, fill)
+        if info.spec.partitioner == partitioner.name and len(info.owners) == partitioner.num_partitions:
+            return kind(self._tie, info, partitioner)
+        return kind(self._tie, info)  # an older model of that name, with its own number of partitions
+
+    def _fill(self, info: ModelInfo, partitioner: Partitioner, fill: Callable[[Target], None]) -> None:
+        layout = Layout(partitioner, info.owners_array(), len(info.servers))
+        try:
+            fill(Target(info, layout, self._tie.settings.timeout_s, is_hasty=False))
+            self._ask(lambda request_id: PublishModel(request_id, info.model_id))
+        except BaseException:
+            self._ask(lambda request_id: DestroyModel(request_id, info.model_id))
+            raise
+
+    def _partitioner_for(self, spec: ModelSpec, partitioner: str | Partitioner) -> Partitioner:
+        if isinstance(partitioner, Partitioner):
+            if partitioner.num_keys != spec.num_rows:
+                raise ShapeError(
+                    f"the partitioner is for {partitioner.num_keys} keys; the model has {spec.num_rows} rows"
+                )
+            return partitioner
+        alive = sum(server["state"] == "alive" for server in self.servers())
+        if not alive:
+            raise NotEnoughServers(f"there is no server; start one with: glintpy server --master {self.address}")
+        count = num_partitions(
+            num_keys=spec.num_rows, partitions_per_server=spec.partitions_per_server, num_servers=alive
+        )
+        return named(spec.partitioner, spec.num_rows, count)
+
+    def _handle(self, info: ModelInfo, partitioner: Partitioner | None) -> BigMatrix | BigVector:
+        if partitioner is None and info.spec.partitioner in self._allowed:
+            partitioner = self._allowed[info.spec.partitioner](info.spec.num_rows, len(info.owners))
+        found = (info.spec.partitioner, info.spec.num_rows, len(info.owners))
+        if partitioner is not None:
+            given = (partitioner.name, partitioner.num_keys, partitioner.num_partitions)
+            if given != found:
+                raise ConfigError(f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}")
+        elif info.spec.partitioner.startswith("custom:"):
+            raise ConfigError(
+                f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
+                "partitioner=..., or name its class in Client(allow=[...])"
+            )
+        kind = BigVector if info.spec.num_cols is None else BigMatrix
+        return kind(self._tie, info, partitioner)
+
+
+def _size(what: str, size: Any) -> int:
+    try:
+        if isinstance(size, bool):
+            raise TypeError
+        return operator.index(size)
+    except TypeError:
+        raise ShapeError(f"{what} is an integer, not {size!r}") from None

@@ -1,0 +1,292 @@
+"""What BigMatrix and BigVector share: a handle to a model that lies on servers; knows no server's inside."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.errors import ConfigError, ModelNotFound
+from glintpy.futures import Future, completed
+from glintpy.models.indexing import Asked, parse_item
+from glintpy.models.requests import Requester, Target
+from glintpy.models.values import check_out, parse_values
+from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.protocol.messages import DestroyModel
+from glintpy.protocol.spec import ModelInfo, ModelSpec
+from glintpy.runtime import Tie
+
+_KEEP: Any = object()
+"""Where None is a value, this says that nothing was given."""
+
+
+class BigModel:
+    """A handle; the values lie on servers.
+
+    A handle pickles: in another process it connects when it is first used, one connection a process
+    however many handles. Two handles to the same model are equal and hash alike.
+
+    Threads:
+        Safe from any thread.
+    """
+
+    def __init__(self, tie: Tie, info: ModelInfo, partitioner: Partitioner | None = None) -> None:
+        """Bind a handle; programs get theirs from a client."""
+        self._tie = tie
+        self._info = info
+        self._spec = info.spec
+        if partitioner is None:
+            partitioner = named(info.spec.partitioner, info.spec.num_rows, len(info.owners))
+        self._layout = Layout(partitioner, info.owners_array(), len(info.servers))
+        self._timeout_s = tie.settings.timeout_s
+        self._on_server_lost = tie.settings.on_server_lost
+        self._destroyed = False
+
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the cluster."""
+        return self._spec.name
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of its values."""
+        return self._spec.numpy_dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all values, on all servers together."""
+        return self._spec.num_bytes
+
+    @property
+    def partitioner(self) -> Partitioner:
+        """The function from keys to partitions."""
+        return self._layout.partitioner
+
+    @property
+    def spec(self) -> ModelSpec:
+        """All that it was made with."""
+        return self._spec
+
+    @property
+    def finite(self) -> bool:
+        """Whether NaN and infinities are refused."""
+        return self._spec.finite
+
+    @property
+    def updater_name(self) -> str:
+        """How pushes are applied."""
+        return self._spec.updater
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, as numpy has it."""
+        return (self._spec.num_rows, *self._spec.row_shape)
+
+    def __len__(self) -> int:
+        return self._spec.num_rows
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"a model has no truth value; use len(model) > 0, or (await model.pull(...)).any()")
+
+    def __contains__(self, value: object) -> bool:
+        raise TypeError("`in` would pull the whole model; pull what you need and look there: x in model.pull(rows).result()")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BigModel):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, int]:
+        return (self._tie.address, self._info.model_id)
+
+    def __repr__(self) -> str:
+        lost = ", destroyed" if self._destroyed else ""
+        return (
+            f"{type(self).__name__}({self.name!r}, shape={self.shape}, dtype={self.dtype.name}, "
+            f"partitioner={self.partitioner.name}, servers={len(self._info.servers)}{lost})"
+        )
+
+    # --- its life -------------------------------------------------------------------------------------------------
+
+    def with_options(
+        self,
+        *,
+        timeout_s: float | None = _KEEP,
+        on_server_lost: Literal["wait", "raise"] = _KEEP,
+    ) -> Self:
+        """Return a view of the same model with other settings; it costs nothing.
+
+        Args:
+            timeout_s: deadline of a request from its call on, in seconds; None waits for ever.
+            on_server_lost: whether requests to a lost server wait for its return, or fail at once.
+
+        Raises:
+            ConfigError: a setting out of its range.
+        """
+        view = copy.copy(self)
+        if timeout_s is not _KEEP:
+            view._timeout_s = check_timeout(timeout_s)
+        if on_server_lost is not _KEEP:
+            view._on_server_lost = check_on_server_lost(on_server_lost)
+        return view
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Return when every push to this model that this process issued before has its outcome.
+
+        Args:
+            timeout_s: seconds to wait; None waits until their own deadlines.
+
+        Raises:
+            TimeoutError: not all had one in time; they go on.
+            PushFailed: the first failure that nobody has looked at; others are its notes.
+        """
+        runtime = self._tie.current()
+        if runtime is not None:
+            runtime.pushes.flush(timeout_s, self._info.model_id)
+
+    def destroy(self, timeout_s: float | None = _KEEP) -> None:
+        """End the model on all servers; from then on everything on it raises ``ModelNotFound``, everywhere.
+
+        Args:
+            timeout_s: seconds to wait; the client's setting if not given.
+
+        Raises:
+            ModelNotFound: it was destroyed before.
+            MasterUnreachable: the master did not answer.
+        """
+        self._check_exists()
+        runtime = self._tie.runtime()
+        limit_s = self._timeout_s if timeout_s is _KEEP else timeout_s
+        runtime.ask_master(
+            lambda request_id: DestroyModel(request_id, self._info.model_id), timeout_s=limit_s
+        )
+        self._destroyed = True
+
+    def save(self, url: str, *, overwrite: bool = False, progress: bool | None = None) -> None:
+        """Save the model: a manifest and one plain ``.npy`` file a partition, readable with numpy alone.
+
+        This process writes. The save holds every push that this client issued before it; each server's
+        part is one moment, across servers a push in progress may be in one and not in another.
+
+        Args:
+            url: a directory at any fsspec URL: a path, ``s3://...``, ``memory://...``.
+            overwrite: replace a model that is saved there; until this one is complete the old one stays.
+            progress: show a bar; None: if a terminal is watching.
+
+        Raises:
+            CheckpointError: there is one already, or the place can't be written.
+            ModelNotFound, ServerLost: of the servers.
+        """
+        from glintpy.models.saving import save_model  # noqa: PLC0415 - loads fsspec, which few programs need
+
+        self._check_exists()
+        save_model(
+            self._tie.runtime(),
+            self._info,
+            self._layout,
+            url,
+            overwrite=overwrite,
+            timeout_s=self._timeout_s,
+            progress=progress,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._destroyed:
+            self.destroy()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read as numpy does, sending just that selection."""
+        asked = parse_item(key, num_rows=self._spec.num_rows, num_cols=self._spec.num_cols)
+        values = self._pull(asked, None).result()
+        return values[()] if asked.shape == () else values
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(
+            "model[...] = x and model[...] += x would not be atomic: between the read and the write others push. "
+            "Use model.push(rows, delta), which adds on the server"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("the values lie on servers: there is no array without a copy")
+        values = self[...]
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    # --- for subclasses -------------------------------------------------------------------------------------------
+
+    def _pull(self, asked: Asked, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
+        self._check_exists()
+        into, result = self._landing(asked, out)
+        if asked.empty:
+            return completed(result())
+        requester = Requester(self._tie.runtime(), self._target(), asked, kind="pull")
+        return requester.pull(into, result)
+
+    def _push(self, asked: Asked, values: Any) -> Future[None]:
+        self._check_exists()
+        parsed = parse_values(values, shape=asked.shape, dtype=self.dtype, finite=self._spec.finite)
+        if asked.empty:
+            return completed(None)
+        return Requester(self._tie.runtime(), self._target(), asked, kind="push").push(asked.to_wire(parsed))
+
+    def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
+        self._check_exists()
+        parsed = parse_values(values, shape=asked.shape, dtype=self.dtype, finite=self._spec.finite)
+        into, result = self._landing(asked, out)
+        if asked.empty:
+            return completed(result())
+        requester = Requester(self._tie.runtime(), self._target(), asked, kind="push")
+        return requester.push(asked.to_wire(parsed), into=into, result=result)
+
+    def _landing(self, asked: Asked, out: NDArray[Any] | None) -> tuple[NDArray[Any], Any]:
+        """Return where values are written as they arrive, and what makes the future's value of it."""
+        if out is not None:
+            check_out(out, shape=asked.shape, dtype=self.dtype)
+            return asked.to_wire(out), lambda: out
+        into = np.empty(asked.wire_shape, dtype=self.dtype)
+        return into, lambda: asked.finish(into)
+
+    def _target(self) -> Target:
+        return Target(self._info, self._layout, self._timeout_s, self._on_server_lost == "raise")
+
+    def _check_exists(self) -> None:
+        if self._destroyed:
+            raise ModelNotFound(f"model {self.name!r} was destroyed")
+
+
+def check_timeout(timeout_s: Any) -> float | None:
+    """Return a deadline in seconds.
+
+    Raises:
+        ConfigError: not a positive number or None.
+    """
+    if timeout_s is None:
+        return None
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
+        raise ConfigError(f"timeout_s is a positive number of seconds, or None for ever; not {timeout_s!r}")
+    return float(timeout_s)
+
+
+def check_on_server_lost(choice: Any) -> Literal["wait", "raise"]:
+    """Return what to do when a server is lost.
+
+    Raises:
+        ConfigError: neither "wait" nor "raise".
+    """
+    if choice == "wait":
+        return "wait"
+    if choice == "raise":
+        return "raise"
+    raise ConfigError(f'on_server_lost is "wait" or "raise", not {choice!r}')

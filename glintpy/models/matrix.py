@@ -1,0 +1,135 @@
+"""BigMatrix: what users hold of a distributed matrix; knows no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from glintpy.futures import Future
+from glintpy.models.base import BigModel
+from glintpy.models.indexing import Asked, parse_pull
+from glintpy.models.iterators import RowIterator
+
+
+class BigMatrix(BigModel):
+    """A matrix in rows over servers.
+
+    Besides the methods, ``matrix[...]`` reads as numpy does and ``np.asarray(matrix)`` pulls the whole.
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """Rows."""
+        return self._spec.num_rows
+
+    @property
+    def num_cols(self) -> int:
+        """Columns."""
+        return self._spec.num_cols or 0
+
+    def pull(
+        self,
+        rows: ArrayLike | slice | None = None,
+        cols: ArrayLike | slice | None = None,
+        *,
+        out: NDArray[Any] | None = None,
+    ) -> Future[NDArray[Any]]:
+        """Read rows, columns or single elements; at most one request goes to each server.
+
+        A pull sees every push that this client issued before it. What comes from one server in one part
+        (about 1 MiB) is one moment; across parts and servers others' pushes may come between.
+
+        Args:
+            rows: an int, a slice, (n,) integers in [0, num_rows) in any order with repeats, a (num_rows,)
+                boolean mask, or None for all.
+            cols: the same for columns. With ``rows`` too: element i is (rows[i], cols[i]).
+            out: C-contiguous, of the exact dtype and shape of the result, to be written into. Not to be
+                read before the future is done.
+
+        Returns:
+            A future of (num_cols,) values for an int; (n, num_cols) for rows; (num_rows, len(cols)) for
+            columns alone; (n,) for elements. Entry i belongs to ``rows[i]``. The array is the caller's.
+
+        Raises:
+            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+            ModelNotFound: it was destroyed through this handle.
+
+        The future raises:
+            PullFailed: the deadline passed.
+            ServerLost: with ``on_server_lost="raise"``.
+            ModelNotFound, ModelLost, RemoteFailure: of the servers.
+
+        Threads:
+            Safe from any thread; doesn't wait.
+        """
+        return self._pull(self._asked(rows, cols), out)
+
+    def push(
+        self, rows: ArrayLike | slice | None, values: ArrayLike, *, cols: ArrayLike | slice | None = None
+    ) -> Future[None]:
+        """Add values to rows, columns or single elements, exactly once; repeats all count.
+
+        A push that fits in one part a server (about 1 MiB; nearly all do) changes together there; a larger
+        one part by part, and one over several servers server by server. Pushes of one client to one server
+        are applied in the order issued.
+
+        Args:
+            rows: as in ``pull``.
+            values: numbers that broadcast against what ``pull`` with the same arguments returns. They are
+                copied before the call returns. Integers wrap as numpy's do.
+            cols: as in ``pull``.
+
+        Returns:
+            A future that is done when all servers have applied the push.
+
+        Raises:
+            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+            ModelNotFound: it was destroyed through this handle.
+
+        The future raises:
+            PushRefused: no cell changed on any server.
+            PushOutcomeUnknown: some parts may be in; ``.parts`` says what is known.
+            ModelNotFound, ModelLost, ServerLost: of the servers, with ``.outcome`` where it applies.
+
+        Threads:
+            Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
+        """
+        return self._push(self._asked(rows, cols), values)
+
+    def push_pull(
+        self,
+        rows: ArrayLike | slice | None,
+        values: ArrayLike,
+        *,
+        cols: ArrayLike | slice | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> Future[NDArray[Any]]:
+        """Push, and read the values after the push, in one request a server.
+
+        Args:
+            rows: as in ``pull``.
+            values: as in ``push``.
+            cols: as in ``pull``.
+            out: as in ``pull``.
+
+        Returns:
+            A future of what ``pull`` with the same arguments would return after the push.
+
+        Raises:
+            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+
+        The future raises:
+            What ``push`` does.
+
+        Threads:
+            As ``push``.
+        """
+        return self._push_pull(self._asked(rows, cols), values, out)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(RowIterator(self))
+
+    def _asked(self, rows: Any, cols: Any) -> Asked:
+        return parse_pull(rows, cols, num_rows=self.num_rows, num_cols=self.num_cols)

@@ -1,0 +1,224 @@
+"""Saving and loading: a model's values between its servers and files; knows no user's types.
+
+The process that calls writes and reads, so URL and credentials are the caller's and no client chooses a
+path on a server. Servers stream a *cut*, one moment each, in slices.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.config import PART_BYTES
+from glintpy.errors import GlintError, RemoteProtocolError
+from glintpy.futures import Future
+from glintpy.models.indexing import Asked
+from glintpy.models.requests import Requester, Target
+from glintpy.partitioning import Layout
+from glintpy.protocol import wire
+from glintpy.protocol.calls import Stamp
+from glintpy.protocol.messages import BeginCut, Done, EndCut, Message, ReadCut, Values
+from glintpy.protocol.spec import ModelInfo
+from glintpy.runtime import Runtime
+from glintpy.storage.checkpoint import CheckpointWriter
+
+READS_AHEAD = 8
+"""Slices asked for ahead of the one that is being written."""
+
+PUSHES_AHEAD = 8
+"""Blocks under way while a model is filled."""
+
+Block = tuple[range | NDArray[np.int64], NDArray[Any]]
+
+
+@contextmanager
+def progress_bar(what: str, total_bytes: int, *, show: bool | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar while something long runs, if a terminal is watching.
+
+    Args:
+        what: the words beside the bar.
+        total_bytes: of the whole.
+        show: None: if a terminal is watching.
+
+    Yields:
+        A function that is told how many more bytes are done.
+    """
+    if show is False or (show is None and not sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where somebody watches
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total_bytes)
+        yield lambda num_bytes: bar.advance(task, num_bytes)
+
+
+class _ServerCut:
+    """One server's moment of a model."""
+
+    def __init__(self, runtime: Runtime, info: ModelInfo, server: int, timeout_s: float | None) -> None:
+        self._runtime = runtime
+        self._timeout_s = timeout_s
+        self._server_id, address = info.servers[server]
+        self._model_id = info.model_id
+        runtime.link(self._server_id, address)
+        self._begun = runtime.ask_server(
+            self._server_id, self._begin, model_id=info.model_id, timeout_s=timeout_s
+        )
+
+    def _begin(self, request_id: int, stamp: Stamp) -> Message:
+        return BeginCut(request_id, stamp.session, stamp.floor, stamp.after, self._model_id)
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the server's rows in order, in blocks."""
+        answer = self._begun.result()
+        if not isinstance(answer, Done):
+            raise RemoteProtocolError(f"a server answered {answer!r:.100} where a cut was asked")
+        found = wire.content(answer.document)
+        cut_id, num_slices = int(found["cut_id"]), -(-int(found["num_rows"]) // int(found["slice_rows"]))
+        waiting: deque[Future[Message]] = deque()
+        try:
+            for index in range(num_slices):
+                waiting.append(self._read(cut_id, index, done_below=index - len(waiting)))
+                if len(waiting) == READS_AHEAD:
+                    yield self._values(waiting.popleft().result())
+            while waiting:
+                yield self._values(waiting.popleft().result())
+        finally:
+            self._ask(lambda request_id, stamp: EndCut(request_id, stamp.session, cut_id)).exception()
+
+    def _read(self, cut_id: int, index: int, *, done_below: int) -> Future[Message]:
+        return self._ask(
+            lambda request_id, stamp: ReadCut(request_id, stamp.session, cut_id, index, max(0, done_below))
+        )
+
+    def _ask(self, build: Callable[[int, Stamp], Message]) -> Future[Message]:
+        return self._runtime.ask_server(self._server_id, build, model_id=None, timeout_s=self._timeout_s)
+
+    @staticmethod
+    def _values(answer: Message) -> NDArray[Any]:
+        if not isinstance(answer, Values):
+            raise RemoteProtocolError(f"a server answered {answer!r:.100} where a slice was asked")
+        return answer.values
+
+
+def save_model(
+    runtime: Runtime,
+    info: ModelInfo,
+    layout: Layout,
+    url: str,
+    *,
+    overwrite: bool,
+    timeout_s: float | None,
+    progress: bool | None,
+) -> None:
+    """Write a model to a URL; all of it or, by an exception, none.
+
+    Args:
+        runtime: this process's.
+        info: the model's.
+        layout: where its rows lie.
+        url: any fsspec URL of a directory.
+        overwrite: replace what is saved there.
+        timeout_s: of each request to a server.
+        progress: see ``progress_bar``.
+
+    Raises:
+        CheckpointError: there is one already, or the place can't be written.
+        GlintError: of the servers.
+    """
+    num_servers = len(info.servers)
+    with CheckpointWriter(url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite) as writer:
+        cuts = [_ServerCut(runtime, info, server, timeout_s) for server in range(num_servers)]
+        with progress_bar(f"saving {info.spec.name}", info.spec.num_bytes, show=progress) as advance:
+            for server, cut in enumerate(cuts):
+                _write_server(writer, layout, server, cut.blocks(), advance)
+        writer.commit()
+
+
+def _write_server(
+    writer: CheckpointWriter,
+    layout: Layout,
+    server: int,
+    blocks: Iterator[NDArray[Any]],
+    advance: Callable[[int], None],
+) -> None:
+    """Deal a server's rows out to the files of its partitions, which lie in it one behind another."""
+    sizes, extents = layout.sizes(), layout.affine_extents()
+    held: NDArray[Any] | None = None
+    for partition in layout.partitions_of(server):
+        num_rows = int(sizes[partition])
+        where: dict[str, Any]
+        if extents is None:
+            local_rows = np.arange(num_rows, dtype=np.int64)
+            where = {"global_rows": layout.partitioner.global_of(partition, local_rows)}
+        else:
+            where = {"first": int(extents[partition, 0]), "step": int(extents[partition, 1])}
+        with writer.part(partition, num_rows=num_rows, **where) as part:
+            left = num_rows
+            while left:
+                if held is None or not len(held):
+                    held = next(blocks)
+                piece, held = held[:left], held[left:]
+                part.write(piece)
+                left -= len(piece)
+                advance(piece.nbytes)
+    # Runs the generator's end, which lets go of the cut.
+    if next(blocks, None) is not None:
+        raise RemoteProtocolError("a server sent more rows than it holds")
+
+
+def fill_model(
+    runtime: Runtime, target: Target, blocks: Iterable[Block], *, advance: Callable[[int], None] = lambda _: None
+) -> None:
+    """Store values as they are, whatever the updater, in a model that nobody can find yet.
+
+    Args:
+        runtime: this process's.
+        target: the model.
+        blocks: (global rows, their values), in any order.
+        advance: told how many more bytes are done.
+
+    Raises:
+        GlintError: the first push that failed.
+    """
+    waiting: deque[tuple[Future[Any], int]] = deque()
+    for rows, values in blocks:
+        if not values.size:
+            continue
+        asked = Asked(rows, None, paired=False, shape=values.shape, wire_shape=values.shape)
+        future = Requester(runtime, target, asked, kind="push").push(values, assign=True)
+        waiting.append((future, values.nbytes))
+        if len(waiting) > PUSHES_AHEAD:
+            _finish(waiting, advance)
+    while waiting:
+        _finish(waiting, advance)
+
+
+def _finish(waiting: deque[tuple[Future[Any], int]], advance: Callable[[int], None]) -> None:
+    future, num_bytes = waiting.popleft()
+    try:
+        future.result()
+    except GlintError:
+        for other, _ in waiting:
+            other.exception()
+        raise
+    advance(num_bytes)
+
+
+def random_blocks(info: ModelInfo) -> Iterator[Block]:
+    """Yield the random initial values of a model whose rows have no regular order on their servers."""
+    from glintpy.storage.initialise import random_rows  # noqa: PLC0415 - rarely needed by a client
+
+    block_rows = max(1, PART_BYTES // max(1, info.spec.row_bytes))
+    for first in range(0, info.spec.num_rows, block_rows):
+        rows = range(first, min(info.spec.num_rows, first + block_rows))
+        yield rows, random_rows(info.spec, np.arange(rows.start, rows.stop, dtype=np.int64))
