@@ -18,10 +18,42 @@ from __future__ import annotations
 
 import logging
 
-from glintpy import errors, partitioning
+from glintpy import partitioning
 from glintpy.client import Client
 from glintpy.cluster import LocalCluster, local
-from glintpy.errors import *  # noqa: F403 - errors.__all__ is the tree, and every error is public
+from glintpy.errors import (
+    AccessDenied,
+    CheckpointCorrupt,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    ClusterError,
+    ConfigError,
+    DTypeError,
+    Expelled,
+    GlintError,
+    KeyRangeError,
+    LocalProtocolError,
+    MasterUnreachable,
+    ModelError,
+    ModelExists,
+    ModelLost,
+    ModelNotFound,
+    NotEnoughMemory,
+    NotEnoughServers,
+    Overloaded,
+    ProtocolError,
+    ProtocolMismatch,
+    PullFailed,
+    PushFailed,
+    PushOutcomeUnknown,
+    PushRefused,
+    RemoteFailure,
+    RemoteProtocolError,
+    RequestError,
+    ServerLost,
+    ShapeError,
+)
 from glintpy.futures import Future, gather
 from glintpy.models.buffered import PushBuffer
 from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
@@ -31,20 +63,50 @@ from glintpy.models.vector import BigVector
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDenied",
     "BigMatrix",
     "BigVector",
+    "CheckpointCorrupt",
+    "CheckpointError",
+    "CheckpointMismatch",
+    "CheckpointNotFound",
     "Client",
+    "ClusterError",
     "ColumnIterator",
+    "ConfigError",
+    "DTypeError",
+    "Expelled",
     "Future",
+    "GlintError",
+    "KeyRangeError",
     "LocalCluster",
+    "LocalProtocolError",
+    "MasterUnreachable",
+    "ModelError",
+    "ModelExists",
+    "ModelLost",
+    "ModelNotFound",
+    "NotEnoughMemory",
+    "NotEnoughServers",
+    "Overloaded",
+    "ProtocolError",
+    "ProtocolMismatch",
+    "PullFailed",
     "PushBuffer",
+    "PushFailed",
+    "PushOutcomeUnknown",
+    "PushRefused",
+    "RemoteFailure",
+    "RemoteProtocolError",
+    "RequestError",
     "RowBlockIterator",
     "RowIterator",
+    "ServerLost",
+    "ShapeError",
     "__version__",
     "gather",
     "local",
     "partitioning",
-    *errors.__all__,
 ]
 
 logging.getLogger("glintpy").addHandler(logging.NullHandler())

@@ -266,7 +266,7 @@ class Client:
                 done = num_bytes
 
             reader.verify(verified)
-        kind = BigMatrix if spec.num_cols is not None else BigVector
+        kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
         with progress_bar(f"loading {spec.name}", spec.num_bytes, show=progress) as advance:
             return self._make(
                 kind,
@@ -314,7 +314,10 @@ class Client:
             if server["state"] == "alive":
                 runtime.link(server["id"], server["address"])
                 asked[server["id"]] = runtime.ask_server(
-                    server["id"], lambda request_id, _: ServerStatus(request_id), model_id=None, timeout_s=timeout_s
+                    server["id"],
+                    lambda request_id, _: ServerStatus(request_id),
+                    model_id=None,
+                    timeout_s=timeout_s,
                 )
         for server in state["servers"]:
             future = asked.get(server["id"])
@@ -464,7 +467,9 @@ class Client:
             return partitioner
         alive = sum(server["state"] == "alive" for server in self.servers())
         if not alive:
-            raise NotEnoughServers(f"there is no server; start one with: glintpy server --master {self.address}")
+            raise NotEnoughServers(
+                f"there is no server; start one with: glintpy server --master {self.address}"
+            )
         count = num_partitions(
             num_keys=spec.num_rows, partitions_per_server=spec.partitions_per_server, num_servers=alive
         )
@@ -477,7 +482,9 @@ class Client:
         if partitioner is not None:
             given = (partitioner.name, partitioner.num_keys, partitioner.num_partitions)
             if given != found:
-                raise ConfigError(f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}")
+                raise ConfigError(
+                    f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}"
+                )
         elif info.spec.partitioner.startswith("custom:"):
             raise ConfigError(
                 f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
@@ -488,9 +495,6 @@ class Client:
 
 
 def _size(what: str, size: Any) -> int:
-    try:
-        if isinstance(size, bool):
-            raise TypeError
-        return operator.index(size)
-    except TypeError:
-        raise ShapeError(f"{what} is an integer, not {size!r}") from None
+    if isinstance(size, bool) or not hasattr(type(size), "__index__"):
+        raise ShapeError(f"{what} is an integer, not {size!r}")
+    return operator.index(size)

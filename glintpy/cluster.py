@@ -8,7 +8,6 @@ goes when the parent has gone, however that happened.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import queue
 import shutil
@@ -25,7 +24,7 @@ from typing import Any, Literal, Protocol, Self
 
 from glintpy import config
 from glintpy.client import Client
-from glintpy.errors import ClusterError, ConfigError, GlintError
+from glintpy.errors import ClusterError, ConfigError
 from glintpy.nodes import Node, start_master, start_server
 from glintpy.runtime import close_ties
 
@@ -101,7 +100,9 @@ class ProcessMember:
                 line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 self.kill()
-                raise ClusterError(f"a process was not ready within {START_S:.0f} s: {self._said()}") from None
+                raise ClusterError(
+                    f"a process was not ready within {START_S:.0f} s: {self._said()}"
+                ) from None
             if line is None:
                 self.kill()
                 raise ClusterError(f"a process ended before it was ready: {self._said()}")
@@ -418,8 +419,6 @@ def local(
         raise
     client._close_with(cluster.stop)  # noqa: SLF001 - a client that owns a cluster is made here only
     return client
-
-
 
 
 def _private_parent(data_dir: str | Path | None) -> str | None:

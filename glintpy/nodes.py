@@ -20,7 +20,6 @@ from glintpy.actors.server import Admitted, FromMaster, ServerActor
 from glintpy.actors.shelf import Shelf
 from glintpy.errors import AccessDenied, GlintError
 from glintpy.heart import Frames, Heart, Identity, Listeners
-from glintpy.protocol import wire
 from glintpy.storage.journal import Journal
 from glintpy.storage.registry import Registry
 from glintpy.transport import Listener, listen, scheme_of
@@ -150,9 +149,7 @@ def start_server(
     except GlintError:
         journal.close(clean=True)
         raise
-    shelf = Shelf(
-        None if folder is None else folder / "models", memory_limit=settings.memory_limit
-    )
+    shelf = Shelf(None if folder is None else folder / "models", memory_limit=settings.memory_limit)
     mailbox = SocketMailbox(listener, tick_s=membership.tick_s)
     outlet = Outlet(listener, bytes_max=settings.answers_bytes_max)
     control = _Control()

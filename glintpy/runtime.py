@@ -118,7 +118,12 @@ class Runtime:
             call.finish(Failed(closed, "unsent", timed_out=not self._closed))
 
     def ask_server(
-        self, server_id: str, build: Callable[[int, Stamp], Message], *, model_id: int | None, timeout_s: float | None
+        self,
+        server_id: str,
+        build: Callable[[int, Stamp], Message],
+        *,
+        model_id: int | None,
+        timeout_s: float | None,
     ) -> Future[Message]:
         """Ask a server something that bears repetition, in the order of the session.
 
@@ -162,7 +167,8 @@ class Runtime:
         future: Future[Any] = Future()
         request_id = self.new_request_id()
         unreachable = MasterUnreachable(
-            f"the master at {self.address} did not answer within {timeout_s or 0:g} s; pulls and pushes go on without it"
+            f"the master at {self.address} did not answer within {timeout_s or 0:g} s; "
+            "pulls and pushes go on without it"
         )
         call = Call(
             request_id,
@@ -214,7 +220,9 @@ class Runtime:
 
     def _timed_out(self, server_id: str, timeout_s: float | None) -> ServerLost:
         address = self._endpoint.address_of(server_id)
-        return ServerLost(f"server {server_id} at {address} did not answer within {timeout_s or 0:g} s", address=address)
+        return ServerLost(
+            f"server {server_id} at {address} did not answer within {timeout_s or 0:g} s", address=address
+        )
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -306,7 +314,9 @@ class OpenPushes:
         for _, model, future in self._take_unseen(None):
             by_model.setdefault(model, []).append(future)
         for model, futures in by_model.items():
-            logger.error("%d pushes to %r failed and nobody looked: %s", len(futures), model, futures[0].exception())
+            logger.error(
+                "%d pushes to %r failed and nobody looked: %s", len(futures), model, futures[0].exception()
+            )
 
     def _take_unseen(self, model_id: int | None) -> list[tuple[int, str, Future[Any]]]:
         with self._lock:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import pykka
 from pykka import ActorRegistry
 
-from glintpy.actors.mailbox import Arrival, Idle, Letter, SocketMailbox, Tick
+from glintpy.actors.mailbox import Arrival, Idle, Letter, Tick
 from glintpy.actors.outlet import Outlet
 from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
@@ -69,6 +69,7 @@ class RequestActor(pykka.ThreadingActor):
 
     def __init__(self, inbox: Inbox, outlet: Outlet, *, clock: Callable[[], float]) -> None:
         super().__init__()
+        self.inbox = inbox
         self.actor_inbox = inbox
         # A ref keeps the inbox that it found: the one made by pykka.
         self._actor_ref = pykka.ActorRef(self)
@@ -87,14 +88,10 @@ class RequestActor(pykka.ThreadingActor):
         The process-wide registry is left at once: ``ActorRegistry.stop_all()``, the documented ending of a
         pykka program, is the user's to call, and these actors are not the user's.
         """
-        ref = type(self)._adopt(self)
-        ActorRegistry.unregister(ref)
-
-    @staticmethod
-    def _adopt(actor: RequestActor) -> pykka.ActorRef[Any]:
-        ActorRegistry.register(actor.actor_ref)
-        actor._start_actor_loop()  # noqa: SLF001 - what Actor.start() does, for an actor that is built already
-        return actor.actor_ref
+        # What pykka's Actor.start() does, for an actor that is built already.
+        ActorRegistry.register(self.actor_ref)
+        self._start_actor_loop()
+        ActorRegistry.unregister(self.actor_ref)
 
     # --- for subclasses -------------------------------------------------------------------------------------
 
@@ -127,7 +124,7 @@ class RequestActor(pykka.ThreadingActor):
 
     def tell(self, message: object) -> None:
         """Put a message from this process into the mailbox; safe from any thread."""
-        self.actor_inbox.put(Letter(message))
+        self.inbox.put(Letter(message))
 
     def on_receive(self, message: Any) -> None:
         """Handle one message of the mailbox."""
@@ -148,7 +145,7 @@ class RequestActor(pykka.ThreadingActor):
         except Exception:
             # Nothing gets here that belongs to one request; the actor goes on, and says what happened.
             logger.exception("%s: an unexpected error", self.role)
-        self.actor_inbox.tick_soon = self.outlet.is_waiting
+        self.inbox.tick_soon = self.outlet.is_waiting
 
     def answer(self, peer: bytes, message: Message) -> None:
         """Send an answer that comes later than its request."""

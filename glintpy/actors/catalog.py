@@ -186,7 +186,9 @@ class Catalog:
 
     # --- making -----------------------------------------------------------------------------------------------
 
-    def create(self, request: Request, server_list: list[tuple[str, str]], now: float, settle: Settle) -> None:
+    def create(
+        self, request: Request, server_list: list[tuple[str, str]], now: float, settle: Settle
+    ) -> None:
         """Begin to make a model, or find the one that is asked for.
 
         Raises:
@@ -265,7 +267,9 @@ class Catalog:
             if model.stage == "destroy":
                 self._proceed(model)
             else:
-                self._undo(model, ServerLost(f"a server was lost while model {model.info.spec.name!r} was made"))
+                self._undo(
+                    model, ServerLost(f"a server was lost while model {model.info.spec.name!r} was made")
+                )
 
     def tick(self, now: float) -> None:
         """Undo what takes too long."""
@@ -295,7 +299,9 @@ class Catalog:
         if not difference and taken.info.spec.num_rows != request.spec.num_rows:
             difference = "sizes"
         if difference:
-            raise ModelExists(f"there is a model {request.spec.name!r} that differs from what is asked: {difference}")
+            raise ModelExists(
+                f"there is a model {request.spec.name!r} that differs from what is asked: {difference}"
+            )
         return taken
 
     def _named(self, name: str) -> Model | None:
@@ -309,7 +315,9 @@ class Catalog:
         model.pending = set(model.server_ids)
         self._send(model, kind, model.pending)
 
-    def _send(self, model: Model, kind: Literal["reserve", "create", "destroy"], server_ids: set[str]) -> None:
+    def _send(
+        self, model: Model, kind: Literal["reserve", "create", "destroy"], server_ids: set[str]
+    ) -> None:
         ordered = [server_id for server_id in model.server_ids if server_id in server_ids]
         self.orders.extend(Order(server_id, kind, model.info.model_id) for server_id in ordered)
 

@@ -54,7 +54,9 @@ class SocketMailbox:
         ``put`` is safe from any thread; all else belongs to the actor's thread.
     """
 
-    def __init__(self, listener: Listener, *, tick_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, listener: Listener, *, tick_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._listener = listener
         self._tick_s = tick_s
         self._clock = clock
@@ -100,7 +102,8 @@ class SocketMailbox:
                 self._next_tick = now + self._tick_s
                 return Letter(Tick())
             if self._local:
-                return self._local.popleft()
+                letter: Letter = self._local.popleft()
+                return letter
             if self.has_work and self._work_is_due:
                 self._work_is_due = False
                 return Letter(Idle())

@@ -102,7 +102,9 @@ class MasterActor(RequestActor):
             case CreateModel():
                 return self._create(peer, message, now)
             case OpenModel():
-                return self._done(message, self._current(self.catalog.find(name=message.name, model_id=message.model_id)))
+                return self._done(
+                    message, self._current(self.catalog.find(name=message.name, model_id=message.model_id))
+                )
             case PublishModel():
                 return self._done(message, self._current(self.catalog.publish(message.model_id)))
             case DestroyModel():
@@ -132,10 +134,14 @@ class MasterActor(RequestActor):
             )
         member = self.members.join(message, peer, now)
         if member.is_server:
-            known = KnownServer(member.member_id, member.name, member.address, member.incarnation, member.host)
+            known = KnownServer(
+                member.member_id, member.name, member.address, member.incarnation, member.host
+            )
             self.registry.save_server(known, position=member.order)
         models = self.catalog.ids_on(member.member_id) if member.is_server else []
-        return self._done(message, {"cluster_id": self.cluster_id, "models": models, "beat_s": self.settings.beat_s})
+        return self._done(
+            message, {"cluster_id": self.cluster_id, "models": models, "beat_s": self.settings.beat_s}
+        )
 
     def _leave(self, message: Leave) -> None:
         server = self.members.server(message.member_id)
@@ -168,10 +174,11 @@ class MasterActor(RequestActor):
         self._rechecks -= 1
         news = wire.encode(BeatSeen(0, known=True, changes=self.members.changes))
         for member in [*self.members.servers(), *self.members.clients()]:
-            if member.peer and member.state in {"alive", "hung"}:
-                if self.listener.send(member.peer, news) is Delivery.GONE:
-                    self.members.lost_connection(member.peer)
-        self.actor_inbox.tick_soon = bool(self._rechecks)
+            if not member.peer or member.state not in {"alive", "hung"}:
+                continue
+            if self.listener.send(member.peer, news) is Delivery.GONE:
+                self.members.lost_connection(member.peer)
+        self.inbox.tick_soon = bool(self._rechecks)
 
     # --- models -------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,9 @@ class Membership:
         )
         self._members[message.member_id] = member
         kind = "server" if message.is_server else "client"
-        logger.info("%s %s joined (%s, pid %d)", kind, message.name, message.address or message.host, message.pid)
+        logger.info(
+            "%s %s joined (%s, pid %d)", kind, message.name, message.address or message.host, message.pid
+        )
         if message.is_server:
             self.changes += 1
         return member
@@ -184,7 +186,9 @@ class Membership:
             )
         same_process = (message.pid, message.host) == (known.pid, known.host)
         if known.state == "alive" and message.incarnation == known.incarnation and not same_process:
-            raise Expelled(f"another process (pid {known.pid} on {known.host}) is server {message.name} already")
+            raise Expelled(
+                f"another process (pid {known.pid} on {known.host}) is server {message.name} already"
+            )
 
     def _lose(self, member: Member, reason: str) -> None:
         if member.is_server:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from glintpy import config
-from glintpy.actors.base import LATER, Inbox, Later, RequestActor
+from glintpy.actors.base import Inbox, Later, RequestActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
@@ -138,7 +138,9 @@ class ServerActor(RequestActor):
 
     def _apply(self, message: Push) -> None:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
-        shard.push(Selection(message.rows, message.cols, message.paired), message.values, assign=message.assign)
+        shard.push(
+            Selection(message.rows, message.cols, message.paired), message.values, assign=message.assign
+        )
 
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
@@ -164,11 +166,10 @@ class ServerActor(RequestActor):
             return gap
         shard = self.shelf.shard(message.model_id)
         slice_rows = max(1, config.PART_BYTES // max(1, shard.spec.row_bytes))
-        for cut_id, known in self._cuts.items():
-            if (known.session, known.request_id) == (message.session, message.request_id):
-                break  # asked again, because the answer was lost
-        else:
-            cut_id = next(self._cut_ids)
+        asked = (message.session, message.request_id)
+        again = [cut_id for cut_id, cut in self._cuts.items() if (cut.session, cut.request_id) == asked]
+        cut_id = again[0] if again else next(self._cut_ids)
+        if not again:
             shard.begin_cut(cut_id, slice_rows=slice_rows)
             self._cuts[cut_id] = _Cut(message.session, message.request_id, message.model_id, now)
         found = {"cut_id": cut_id, "num_rows": shard.num_rows, "slice_rows": slice_rows}
@@ -235,7 +236,7 @@ class ServerActor(RequestActor):
                     slice_cells=self.settings.slice_cells,
                 )
                 self._jobs.append(self._creation(steps, request))
-                self.actor_inbox.has_work = True
+                self.inbox.has_work = True
                 return None
             case DestroyShard():
                 self._destroy(request.model_id)
@@ -271,7 +272,7 @@ class ServerActor(RequestActor):
             else:
                 if answer is not None:
                     self.control.send(wire.encode(answer))
-        self.actor_inbox.has_work = bool(self._jobs)
+        self.inbox.has_work = bool(self._jobs)
 
     def on_tick(self, now: float) -> None:
         """Forget what has been silent for too long; share the budget anew."""

@@ -101,7 +101,9 @@ class Shelf:
             {"model_id": model_id, "name": shard.spec.name, "rows": shard.num_rows, "bytes": shard.num_bytes}
             for model_id, shard in self._shards.items()
         ]
-        lost = [{"model_id": model_id, "name": "", "rows": 0, "bytes": 0, "lost": True} for model_id in self._lost]
+        lost = [
+            {"model_id": model_id, "name": "", "rows": 0, "bytes": 0, "lost": True} for model_id in self._lost
+        ]
         return held + lost
 
     # --- making and ending ------------------------------------------------------------------------------------
@@ -209,15 +211,15 @@ class Shelf:
     def _open(self, path: Path) -> None:
         segment = Segment.open(path)
         try:
-            if not segment.was_clean:
-                # Its process was killed: values may hold half of a push. Say so rather than serve them.
-                raise ModelLost("it was not closed in good order")
             self._take(segment)
         except BaseException:
             segment.close(clean=False)
             raise
 
     def _take(self, segment: Segment) -> None:
+        if not segment.was_clean:
+            # Its process was killed: values may hold half of a push. Say so rather than serve them.
+            raise ModelLost("it was not closed in good order")
         description = segment.description
         spec = ModelSpec.from_content(description["spec"])
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])

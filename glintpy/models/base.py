@@ -90,10 +90,12 @@ class BigModel:
         return self._spec.num_rows
 
     def __bool__(self) -> bool:
-        raise TypeError(f"a model has no truth value; use len(model) > 0, or (await model.pull(...)).any()")
+        raise TypeError("a model has no truth value; use len(model) > 0, or model.pull(rows).result().any()")
 
     def __contains__(self, value: object) -> bool:
-        raise TypeError("`in` would pull the whole model; pull what you need and look there: x in model.pull(rows).result()")
+        raise TypeError(
+            "`in` would pull the whole model; pull what you need and look there: x in model.pull(rows).result()"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BigModel):
@@ -132,9 +134,9 @@ class BigModel:
         """
         view = copy.copy(self)
         if timeout_s is not _KEEP:
-            view._timeout_s = check_timeout(timeout_s)
+            view._timeout_s = check_timeout(timeout_s)  # noqa: SLF001 - a copy of this class
         if on_server_lost is not _KEEP:
-            view._on_server_lost = check_on_server_lost(on_server_lost)
+            view._on_server_lost = check_on_server_lost(on_server_lost)  # noqa: SLF001 - a copy of this class
         return view
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -221,7 +223,7 @@ class BigModel:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("the values lie on servers: there is no array without a copy")
-        values = self[...]
+        values: NDArray[Any] = self[...]
         return values if dtype is None else values.astype(dtype, copy=False)
 
     # --- for subclasses -------------------------------------------------------------------------------------------
@@ -274,7 +276,11 @@ def check_timeout(timeout_s: Any) -> float | None:
     """
     if timeout_s is None:
         return None
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
+    if (
+        isinstance(timeout_s, bool)
+        or not isinstance(timeout_s, int | float)
+        or not 0 < timeout_s < float("inf")
+    ):
         raise ConfigError(f"timeout_s is a positive number of seconds, or None for ever; not {timeout_s!r}")
     return float(timeout_s)
 

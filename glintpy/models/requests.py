@@ -167,7 +167,9 @@ class Requester:
 
         return build
 
-    def _push_call(self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool) -> Call:
+    def _push_call(
+        self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
+    ) -> Call:
         info, selection = self._target.info, part.selection
         wants_values = self._into is not None
 
@@ -235,7 +237,9 @@ class Requester:
             or result.values.shape != expected
             or result.values.dtype != spec.numpy_dtype
         ):
-            return LocalProtocolError(f"the server answered {result!r:.200} where values of {expected} were asked")
+            return LocalProtocolError(
+                f"the server answered {result!r:.200} where values of {expected} were asked"
+            )
         assert self._into is not None
         part.into(self._into, result.values)
         return None

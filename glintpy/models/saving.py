@@ -136,7 +136,9 @@ def save_model(
         GlintError: of the servers.
     """
     num_servers = len(info.servers)
-    with CheckpointWriter(url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite) as writer:
+    with CheckpointWriter(
+        url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite
+    ) as writer:
         cuts = [_ServerCut(runtime, info, server, timeout_s) for server in range(num_servers)]
         with progress_bar(f"saving {info.spec.name}", info.spec.num_bytes, show=progress) as advance:
             for server, cut in enumerate(cuts):
@@ -177,7 +179,11 @@ def _write_server(
 
 
 def fill_model(
-    runtime: Runtime, target: Target, blocks: Iterable[Block], *, advance: Callable[[int], None] = lambda _: None
+    runtime: Runtime,
+    target: Target,
+    blocks: Iterable[Block],
+    *,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Store values as they are, whatever the updater, in a model that nobody can find yet.
 

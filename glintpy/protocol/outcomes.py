@@ -38,7 +38,9 @@ class Tally:
         self._kind = kind
         self._model = model
         self._timeout_s = timeout_s
-        self._counts: dict[str, dict[str, int]] = defaultdict(lambda: {"applied": 0, "refused": 0, "unknown": 0})
+        self._counts: dict[str, dict[str, int]] = defaultdict(
+            lambda: {"applied": 0, "refused": 0, "unknown": 0}
+        )
         self._first: Failed | None = None
         self._first_address = ""
         self._attempts = 0
@@ -70,7 +72,9 @@ class Tally:
         return self._annotated(error, outcome="none")
 
     def _push_error(self, first: Failed) -> GlintError:
-        totals = {fate: sum(counts[fate] for counts in self._counts.values()) for fate in ("applied", "unknown")}
+        totals = {
+            fate: sum(counts[fate] for counts in self._counts.values()) for fate in ("applied", "unknown")
+        }
         cause = first.error
         if totals["applied"] or totals["unknown"]:
             outcome: Outcome = "unknown" if totals["unknown"] else "partial"
@@ -97,8 +101,12 @@ class Tally:
         if not first.timed_out:
             return f"{type(first.error).__name__}: {first.error}"
         if first.fate == "unsent":
-            return f"there was no way to {self._first_address} within {self._timeout_s:g} s, so nothing was sent"
-        return f"no answer from {self._first_address} within {self._timeout_s:g} s ({self._attempts} attempts)"
+            return (
+                f"there was no way to {self._first_address} within {self._timeout_s:g} s, so nothing was sent"
+            )
+        return (
+            f"no answer from {self._first_address} within {self._timeout_s:g} s ({self._attempts} attempts)"
+        )
 
     def _annotated(self, error: GlintError, *, outcome: Outcome) -> GlintError:
         if isinstance(error, RequestError):

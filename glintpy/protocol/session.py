@@ -211,7 +211,9 @@ class Session:
             self._back_off()
         self.phase, self._asked_at = "greeting", now
         self._greetings.add(request_id)
-        hello = Hello(request_id, VERSION, VERSION, ",".join(FEATURES), self._client_id, self.session, self.floor)
+        hello = Hello(
+            request_id, VERSION, VERSION, ",".join(FEATURES), self._client_id, self.session, self.floor
+        )
         self._urgent.append(hello)
 
     def _probe(self, now: float) -> None:

@@ -103,7 +103,8 @@ class Registry:
     def save_model(self, model_id: int, document: dict[str, Any]) -> None:
         """Note a model."""
         self._write(
-            "INSERT OR REPLACE INTO models (model_id, document) VALUES (?, ?)", (model_id, json.dumps(document))
+            "INSERT OR REPLACE INTO models (model_id, document) VALUES (?, ?)",
+            (model_id, json.dumps(document)),
         )
 
     def drop_model(self, model_id: int) -> None:

@@ -43,7 +43,7 @@ _context_lock = threading.Lock()
 def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     # One context a process: its I/O thread is shared. A forked child has neither the thread nor a right to
     # the parent's sockets, so it makes its own and never touches the inherited one, not even to close it.
-    global _context, _context_pid  # noqa: PLW0603 - the one place where the process's context lives
+    global _context, _context_pid
     with _context_lock:
         if _context is None or _context_pid != os.getpid():
             if _context is not None:
@@ -66,7 +66,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_lock_in_child)
 
 
-def _new_socket(kind: int) -> zmq.Socket[bytes]:
+def _new_socket(kind: int, address: str) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = _shared_context().socket(kind)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, MESSAGES_MAX)
@@ -74,7 +74,8 @@ def _new_socket(kind: int) -> zmq.Socket[bytes]:
     socket.set(zmq.MAXMSGSIZE, config.FRAME_BYTES_MAX)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.TCP_MAXRT, DEAD_LINK_MS)
-    socket.set(zmq.IPV6, 1)
+    # With IPv6 allowed, 127.0.0.1 is bound, and shown to users, as [::ffff:127.0.0.1].
+    socket.set(zmq.IPV6, int("[" in address or address.startswith("tcp://*")))
     return socket
 
 
@@ -106,7 +107,7 @@ class ZeroMQListener:
     """A ROUTER socket."""
 
     def __init__(self, address: str) -> None:
-        self._socket = _new_socket(zmq.ROUTER)
+        self._socket = _new_socket(zmq.ROUTER, address)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._num_disconnects = 0
@@ -177,7 +178,7 @@ class ZeroMQConnection:
     """A DEALER socket with its monitor."""
 
     def __init__(self, address: str) -> None:
-        self._socket = _new_socket(zmq.DEALER)
+        self._socket = _new_socket(zmq.DEALER, address)
         self._socket.set(zmq.IMMEDIATE, 1)  # queue for real connections only, never for one to come
         self._socket.set(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
         self._socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_LAST_MS)
