@@ -1,4 +1,4 @@
-"""The public future in threads, in asyncio and across a fork, and the ways to join several."""
+"""The public future in threads and in asyncio."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import asyncio
 import concurrent.futures
 import gc
 import logging
-import multiprocessing
-import os
 import queue
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from glintpy.errors import PullFailed, PushRefused, RequestError, ServerLost
-from glintpy.futures import NOTES_MAX, Future, completed, derived, failed, gather
+from glintpy.errors import PullFailed, ServerLost
+from glintpy.futures import Future, completed, failed, gather
 
 WAIT_S = 30.0
 """How long a test waits for what must happen; reached only by a failing one."""
@@ -32,33 +28,6 @@ def released(*, after: threading.Event) -> Callable[[object], None]:
         assert after.wait(WAIT_S)
 
     return block
-
-
-def in_forked_child(work: Callable[[], str]) -> str:
-    """Run a function in a forked child and return what it returned, or how it failed."""
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    with warnings.catch_warnings():
-        # That a process with threads forks is what is tested here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            writer.send(work())
-        except BaseException as error:  # noqa: BLE001  the child must never run the rest of the tests
-            writer.send(f"{type(error).__name__}: {error}")
-        finally:
-            os._exit(0)
-    writer.close()
-    try:
-        assert reader.poll(WAIT_S), "the child said nothing"
-        answer: str = reader.recv()
-        return answer
-    finally:
-        reader.close()
-        os.waitpid(pid, 0)
-
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 # --- what it has of concurrent.futures ------------------------------------------------------------------
@@ -317,182 +286,3 @@ def test_a_future_done_after_its_loop_was_closed_harms_nobody(caplog: pytest.Log
         future.set_result(1)
     assert not caplog.records
     assert future.result() == 1
-
-
-# --- fork -----------------------------------------------------------------------------------------------
-
-
-@needs_fork
-@pytest.mark.parametrize("look", ["result", "exception", "wait", "as_completed", "await", "callback", "done"])
-def test_a_pending_future_fails_at_once_in_a_forked_child(look: str) -> None:
-    future: Future[int] = Future()
-    parent = os.getpid()
-
-    def child() -> str:
-        if look == "result":
-            future.result(WAIT_S)
-        elif look == "exception":
-            return repr(future.exception(WAIT_S))
-        elif look == "wait":
-            done, _ = concurrent.futures.wait([future], timeout=WAIT_S)
-            return repr(done.pop().exception(0))
-        elif look == "as_completed":
-            next(concurrent.futures.as_completed([future], timeout=WAIT_S)).result(0)
-        elif look == "await":
-
-            async def main() -> int:
-                return await future
-
-            asyncio.run(main())
-        elif look == "callback":
-            called: list[str] = []
-            future.add_done_callback(lambda f: called.append(repr(f.exception(0))))
-            return called[0]
-        elif future.done():
-            future.result(0)
-        return "nothing was raised"
-
-    answer = in_forked_child(child)
-    assert answer.startswith("RequestError")
-    assert f"parent process {parent}" in answer
-    # The parent's own is untouched.
-    future.set_result(8)
-    assert future.result() == 8
-
-
-@needs_fork
-def test_a_fork_while_another_thread_holds_a_future_hangs_nobody() -> None:
-    future: Future[int] = Future()
-    done = completed(12)
-    is_held, may_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with future._condition, done._condition:
-            is_held.set()
-            assert may_go.wait(WAIT_S)
-
-    holder = threading.Thread(target=hold, daemon=True)
-    holder.start()
-    assert is_held.wait(WAIT_S)
-
-    def child() -> str:
-        return f"{type(future.exception(WAIT_S)).__name__} {done.result(WAIT_S)}"
-
-    assert in_forked_child(child) == f"{RequestError.__name__} 12"
-    may_go.set()
-    holder.join(WAIT_S)
-
-
-@needs_fork
-def test_a_child_has_a_callback_thread_of_its_own_and_leaves_the_parents_callbacks() -> None:
-    ran: queue.SimpleQueue[int] = queue.SimpleQueue()
-    first: Future[int] = Future()
-    first.add_done_callback(lambda _: ran.put(os.getpid()))
-    first.set_result(0)
-    assert ran.get(timeout=WAIT_S) == os.getpid()  # the parent's thread exists
-    inherited: Future[int] = Future()
-    inherited.add_done_callback(lambda _: ran.put(-1))
-
-    def child() -> str:
-        assert isinstance(inherited.exception(WAIT_S), RequestError)
-        future: Future[int] = Future()
-        future.add_done_callback(lambda _: ran.put(os.getpid()))
-        future.set_result(1)
-        return "own" if ran.get(timeout=WAIT_S) == os.getpid() and ran.empty() else "inherited"
-
-    assert in_forked_child(child) == "own"
-    inherited.set_result(1)
-    assert ran.get(timeout=WAIT_S) == -1
-
-
-# --- joining --------------------------------------------------------------------------------------------
-
-
-def test_gather_keeps_the_order_of_its_arguments() -> None:
-    futures: list[Future[int]] = [Future() for _ in range(5)]
-    joined = gather(*futures)
-    for number in (3, 0, 4, 1):
-        futures[number].set_result(number)
-        assert not joined.done()
-    futures[2].set_result(2)
-    assert joined.result(0) == [0, 1, 2, 3, 4]
-
-
-def test_gather_of_nothing_is_done() -> None:
-    assert gather().result(0) == []
-
-
-def test_gather_raises_the_first_failure_by_time_when_all_are_done() -> None:
-    futures: list[Future[int]] = [Future() for _ in range(4)]
-    joined = gather(*futures)
-    first, second = ServerLost("first by time"), PushRefused("second by time")
-    futures[3].set_exception(first)
-    futures[0].set_exception(second)
-    futures[1].set_result(1)
-    assert not joined.done()
-    futures[2].set_exception(first)  # the same error again says nothing new
-    assert joined.exception(0) is first
-    assert first.__notes__ == ["also failed: PushRefused: second by time"]
-    assert gather(*futures).exception(0) in {first, second}
-    assert len(first.__notes__) == 1
-
-
-def test_gather_describes_a_bounded_number_of_failures() -> None:
-    joined = gather(*[failed(ServerLost(f"number {i}")) for i in range(NOTES_MAX + 5)])
-    error = joined.exception(0)
-    assert str(error) == "number 0"
-    assert error is not None
-    assert len(error.__notes__) == NOTES_MAX + 1
-    assert error.__notes__[-1] == "and 4 more failed"
-
-
-def test_gather_takes_any_future_and_marks_its_inputs_as_seen() -> None:
-    ours: Future[int] = Future()
-    theirs: concurrent.futures.Future[str] = concurrent.futures.Future()
-    cancelled: concurrent.futures.Future[str] = concurrent.futures.Future()
-    joined = gather(ours, theirs, ours)
-    assert ours.seen
-    assert not joined.seen
-    theirs.set_result("b")
-    ours.set_result(1)
-    assert joined.result(0) == [1, "b", 1]
-    assert cancelled.cancel()
-    with pytest.raises(concurrent.futures.CancelledError):
-        gather(cancelled).result(0)
-
-
-def test_gather_is_safe_when_many_threads_complete() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        futures: list[Future[int]] = [Future() for _ in range(400)]
-        joined = gather(*futures)
-
-        def complete(first: int) -> None:
-            for number in range(first, len(futures), 4):
-                futures[number].set_result(number)
-
-        threads = [threading.Thread(target=complete, args=(first,)) for first in range(4)]
-        for thread in threads:
-            thread.start()
-        assert joined.result(WAIT_S) == list(range(400))
-        for thread in threads:
-            thread.join(WAIT_S)
-    finally:
-        sys.setswitchinterval(interval)
-
-
-def test_derived_makes_a_value_of_a_value() -> None:
-    source: Future[int] = Future()
-    double = derived(source, lambda value: value * 2)
-    assert source.seen
-    assert not double.done()
-    source.set_result(21)
-    assert double.result(0) == 42
-    assert derived(source, str).result(0) == "21"
-
-
-def test_derived_fails_with_its_source_or_its_function() -> None:
-    lost = ServerLost("gone")
-    assert derived(failed(lost), str).exception(0) is lost
-    assert isinstance(derived(completed("x"), int).exception(0), ValueError)
