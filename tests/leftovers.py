@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,16 @@ def _open_what_lasts() -> None:
 
 
 def _descriptors() -> dict[int, str]:
-    return dict(_readable(Path("/proc/self/fd"), lambda entry: (int(entry.name), str(entry.readlink()))))
+    found = _readable(Path("/proc/self/fd"), lambda entry: (int(entry.name), str(entry.readlink())))
+    # The other ends of the pipes to LASTING_PROCESSES; multiprocessing has no public name for them.
+    lasting = {
+        getattr(getattr(sys.modules.get(module), owner, None), attribute, None)
+        for module, owner, attribute in (
+            ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
+            ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
+        )
+    }
+    return {number: target for number, target in found if number not in lasting}
 
 
 def _children() -> dict[int, str]:

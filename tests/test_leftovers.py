@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,23 @@ def test_what_is_ending_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     go.set()
     waiter.join()
     assert not thread.is_alive()
+
+
+def test_what_multiprocessing_keeps_is_nobody_s() -> None:
+    program = (
+        "import multiprocessing as mp\n"
+        "from tests.leftovers import Leftovers\n"
+        "if __name__ == '__main__':\n"
+        "    before = Leftovers.now()\n"
+        "    for method in ('spawn', 'forkserver'):\n"
+        "        process = mp.get_context(method).Process(target=print)\n"
+        "        process.start()\n"
+        "        process.join()\n"
+        "        process.close()\n"
+        "    before.check('the test')\n"
+    )
+    root = Path(__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
