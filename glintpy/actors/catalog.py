@@ -52,6 +52,8 @@ class Model:
     extents: NDArray[np.int64]
     token: str
     is_published: bool
+    created: float = 0.0
+    """Wall seconds since 1970, by the master's clock, for people and for what clears up; 0: nobody noted it."""
     stage: Literal["reserve", "create", "ready", "destroy"] = "reserve"
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Model:
             "extents": self.extents.tolist(),
             "token": self.token,
             "is_published": self.is_published,
+            "created": self.created,
         }
 
     @classmethod
@@ -96,6 +99,7 @@ class Model:
             np.array(content["extents"], dtype=np.int64).reshape(-1, 2),
             content["token"],
             content["is_published"],
+            float(content.get("created", 0.0)),  # registries of earlier masters don't say
             stage="ready",
         )
 
@@ -110,6 +114,8 @@ class Request:
     token: str
     exist_ok: bool
     publish: bool
+    asked: float = 0.0
+    """Wall seconds since 1970, by the master's clock."""
 
     def check(self) -> None:
         """Refuse sizes that aren't the model's.
@@ -208,7 +214,7 @@ class Catalog:
         used = server_list[: min(len(server_list), num_partitions)]
         owners = tuple(partition % len(used) for partition in range(num_partitions))
         info = ModelInfo(self._new_model_id(), request.spec, 1, tuple(used), owners)
-        model = Model(info, request.sizes, request.extents, request.token, request.publish)
+        model = Model(info, request.sizes, request.extents, request.token, request.publish, request.asked)
         model.waiting.append(settle)
         model.deadline = now + CREATION_S
         self._models[info.model_id] = model

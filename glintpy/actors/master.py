@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -55,8 +56,10 @@ class MasterActor(RequestActor):
         registry: Registry,
         settings: config.MembershipSettings,
         clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(inbox, outlet, clock=clock)
+        self.wall_clock = wall_clock
         self.listener = listener
         self.registry = registry
         self.settings = settings
@@ -190,6 +193,7 @@ class MasterActor(RequestActor):
             message.token.hex(),
             message.exist_ok,
             message.publish,
+            self.wall_clock(),
         )
         servers = [(server.member_id, server.address) for server in self.members.alive_servers()]
         self.catalog.create(request, servers, now, self._settle(peer, message.request_id))
@@ -263,8 +267,13 @@ class MasterActor(RequestActor):
             "changes": self.members.changes,
             "servers": [member.to_content(now) for member in self.members.servers()],
             "clients": [member.to_content(now) for member in self.members.clients()],
-            "models": [self._current(model) for model in self.catalog.models()],
+            "models": [self._told(model) for model in self.catalog.models()],
         }
+
+    def _told(self, model: Model) -> dict[str, Any]:
+        # The age is this clock's difference: whoever asks may have another clock.
+        age_s = max(0.0, round(self.wall_clock() - model.created, 3)) if model.created else None
+        return {**self._current(model), "created": model.created or None, "age_s": age_s}
 
     def close_state(self) -> None:
         """Close the registry."""
