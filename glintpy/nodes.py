@@ -198,7 +198,7 @@ def start_server(
     heart.start()
     try:
         heart.wait_joined(membership.join_timeout_s)
-    except GlintError:
+    except BaseException:  # a signal, too: what is open must be closed in good order
         node.stop()
         raise
     return node
