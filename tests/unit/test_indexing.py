@@ -410,6 +410,7 @@ def test_what_a_vector_does_not_support_names_its_pull() -> None:
         ((0, 6), r"cols: 6 is outside \[-6, 6\)"),
         ([0, -11, 10], r"rows: -11 at position 1"),
         (np.array([0, 2**64 - 1], dtype=np.uint64), rf"rows: {2**64 - 1} at position 1"),
+        (([10], []), r"rows: 10 at position 0"),
         ((slice(None), [0, 1, -7]), r"cols: -7 at position 2"),
         (range(-9, 30), r"rows: 10 at position 19"),
         (range(0, -30, -4), r"rows: -12 at position 3"),
@@ -451,6 +452,7 @@ def matrices_and_keys(draw: st.DrawFn) -> tuple[NDArray[Any], Any]:
 @settings(max_examples=400, deadline=None)
 @given(matrices_and_keys())
 @example((np.empty((0, 3)), ([], slice(None, None, -1))))
+@example((np.empty((0, 0)), ([0], np.empty(0, np.bool_))))
 def test_any_key_gives_what_numpy_gives_or_fails_where_numpy_fails(case: tuple[NDArray[Any], Any]) -> None:
     model, key = case
     try:
@@ -460,7 +462,14 @@ def test_any_key_gives_what_numpy_gives_or_fails_where_numpy_fails(case: tuple[N
         with pytest.raises(KeyRangeError):
             item(model, key)
         return
-    assert_same(item(model, key), expected)
+    try:
+        found = item(model, key)
+    except KeyRangeError as error:
+        # Paired with nothing, a key outside goes unseen by numpy; here it is always a mistake.
+        if expected.shape == (0,) and "is outside [" in str(error):
+            return
+        raise
+    assert_same(found, expected)
 
 
 @settings(max_examples=200, deadline=None)
