@@ -422,7 +422,8 @@ def test_docstrings_explain_the_parameters() -> None:
     }
     found = []
     for module in modules:
-        for function in public_functions(module):
+        # The command line's options have their help where they are declared, and its docstrings are shown.
+        for function in public_functions(module) if module.label != "glintpy/cli.py" else ():
             names, text = parameters_of(function), ast.get_docstring(function) or ""
             if (function.name, tuple(names)) in explained and "Args:" not in text:
                 continue
@@ -441,13 +442,20 @@ def test_docstrings_explain_the_parameters() -> None:
 # --- the tests' own manners ---------------------------------------------------------------------------------
 
 
+POLLERS = {
+    "tests/cluster/helpers.py": "another process has no event to wait on: it asks again until a deadline"
+}
+"""Files that may sleep, each with its reason."""
+
+
 def test_no_test_sleeps_or_asserts_nothing() -> None:
     found = []
     for module in python_files():
         if not module.label.startswith("tests/"):
             continue
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and dotted(node.func) in {"time.sleep", "sleep"}:
+            sleeps = isinstance(node, ast.Call) and dotted(node.func) in {"time.sleep", "sleep"}
+            if sleeps and module.label not in POLLERS:
                 found.append(f"{module.at(node)}: wait for the event, with a deadline, instead of a time")
             if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant):
                 found.append(f"{module.at(node)}: an assertion of a constant can't fail")
