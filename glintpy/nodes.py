@@ -58,7 +58,7 @@ class Node:
         """Drop mailbox and memory without an answer, as ``kill -9`` does; for ``local://`` clusters."""
         if self._heart is not None:
             self._heart.stop(say_goodbye=False)
-        self._actor.close_state = _nothing  # type: ignore[method-assign] # nothing is closed in good order
+        self._actor.close_state = self._actor.abandon_state  # type: ignore[method-assign]
         self._actor.tell(Stop())
         self.stopped.wait(STOP_S)
 

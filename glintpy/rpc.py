@@ -24,7 +24,7 @@ from glintpy.transport import Connection, Delivery, Wakeup, connect
 
 logger = logging.getLogger("glintpy.rpc")
 
-IDLE_S = 0.5
+IDLE_S = 0.1
 """The longest sleep: deadlines and probes are looked at by then even if nothing else happens."""
 
 ACTIVE_S = 0.05
@@ -181,7 +181,10 @@ class Endpoint:
 
             call.settle = settled
             peer.link.submit(call)
-            self._service(key, peer, time.monotonic())
+            more = self._service(key, peer, time.monotonic())
+            if more or peer.pending:
+                # What is left to do here is the endpoint's thread's, which may be asleep.
+                self._wakeup.set()
         return True
 
     def fail(self, key: Hashable, error: GlintError) -> None:

@@ -111,6 +111,10 @@ class RequestActor(pykka.ThreadingActor):
     def close_state(self) -> None:
         """Close what the actor keeps; called once, when it stops."""
 
+    def abandon_state(self) -> None:
+        """Let go of what the actor keeps as if its process had been killed; called instead of the above."""
+        self.close_state()
+
     def on_stop(self) -> None:
         """Close everything in good order; pykka calls this in the actor's thread."""
         try:
@@ -135,7 +139,6 @@ class RequestActor(pykka.ThreadingActor):
                     self._on_arrival(peer, frames)
                 case Tick():
                     self._guard(self.on_tick)
-                    self.outlet.flush()
                 case Idle():
                     self._guard(self.on_idle)
                 case Stop():
@@ -145,6 +148,8 @@ class RequestActor(pykka.ThreadingActor):
         except Exception:
             # Nothing gets here that belongs to one request; the actor goes on, and says what happened.
             logger.exception("%s: an unexpected error", self.role)
+        if self.outlet.is_waiting:
+            self.outlet.flush()
         self.inbox.tick_soon = self.outlet.is_waiting
 
     def answer(self, peer: bytes, message: Message) -> None:

@@ -181,7 +181,6 @@ class MasterActor(RequestActor):
                 continue
             if self.listener.send(member.peer, news) is Delivery.GONE:
                 self.members.lost_connection(member.peer)
-        self.inbox.tick_soon = bool(self._rechecks)
 
     # --- models -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ receipts may have lived and died elsewhere.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ from glintpy.protocol.messages import (
     Welcome,
 )
 from glintpy.storage.journal import Journal, Session
+
+logger = logging.getLogger("glintpy.actors")
 
 SessionMessage = Pull | Push | Probe | BeginCut | ReadCut | EndCut
 
@@ -200,7 +203,12 @@ class Receipts:
 
     def _receipt(self, message: Push, read: Read) -> Message:
         if message.wants_values:
-            return Values(message.request_id, message.part, self.window_bytes, read(message))
+            try:
+                return Values(message.request_id, message.part, self.window_bytes, read(message))
+            except (GlintError, MemoryError):
+                # It is applied, whatever reading meets. The bare receipt makes the client pull the values, and
+                # that pull says what is wrong.
+                logger.exception("values after a push could not be read")
         return Applied(message.request_id, message.part, self.window_bytes)
 
     def _repeat(self, session: Session, message: Push, read: Read) -> Message:

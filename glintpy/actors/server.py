@@ -287,6 +287,11 @@ class ServerActor(RequestActor):
         self.shelf.close()
         self.journal.close(clean=True)
 
+    def abandon_state(self) -> None:
+        """Leave models and receipts as a killed process would."""
+        self.shelf.close(clean=False)
+        self.journal.close(clean=False)
+
     def status(self) -> dict[str, Any]:
         """Return what this server holds and has done, as plain data."""
         receipts = self.receipts

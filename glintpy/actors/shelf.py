@@ -190,13 +190,17 @@ class Shelf:
             self.destroy(model_id)
         self._lost = {model_id for model_id in model_ids if model_id not in self._shards}
 
-    def close(self) -> None:
-        """Close every segment in good order; one that was not filled to the end is dropped."""
+    def close(self, *, clean: bool = True) -> None:
+        """Close every segment; one that was not filled to the end is dropped.
+
+        Args:
+            clean: in good order; False: as if the process had been killed.
+        """
         for model_id in list(self._filling):
             self.destroy(model_id)
         self._shards.clear()
         for store in self._stores.values():
-            store.close(clean=True)
+            store.close(clean=clean)
         self._stores.clear()
 
     # --- coming back --------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from glintpy.transport.base import Buffer, Delivery
 COPY_BYTES_MAX = 16 * config.KIB
 """Frames up to this size are cheaper copied than reference-counted through libzmq."""
 
-MESSAGES_MAX = 1000
+MESSAGES_MAX = 256
 """Messages waiting for or from one peer. What matters is bounded in bytes, above: by granted windows."""
 
 RECONNECT_FIRST_MS = 50
@@ -34,6 +34,9 @@ HANDSHAKE_MS = 5000
 DEAD_LINK_MS = 10_000
 """A connection whose peer acknowledges nothing for so long is dropped, however busy its sender is: ZMTP's own
 heartbeats never notice a dead network while the send buffer is full."""
+
+CLOSE_MS = 1000
+"""How long closing waits for libzmq to let go of an address; it takes less than one."""
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 _context_pid = 0
@@ -109,7 +112,7 @@ class ZeroMQListener:
     def __init__(self, address: str) -> None:
         self._socket = _new_socket(zmq.ROUTER, address)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self._num_disconnects = 0
         self._path: Path | None = None
         try:
@@ -146,12 +149,19 @@ class ZeroMQListener:
 
     def num_disconnects(self) -> int:
         """Return how many connections have ended so far."""
-        while _receive(self._monitor) is not None:
-            self._num_disconnects += 1
+        while (frames := _receive(self._monitor)) is not None:
+            self._num_disconnects += _event(frames) == zmq.EVENT_DISCONNECTED
         return self._num_disconnects
 
     def close(self) -> None:
         """Release the address."""
+        # libzmq closes on a thread of its own: without a wait the address stays taken for a moment, or a
+        # socket file vanishes under whoever binds it next.
+        self._socket.unbind(self.address)
+        while self._monitor.poll(CLOSE_MS):
+            frames = _receive(self._monitor)
+            if frames is not None and _event(frames) == zmq.EVENT_CLOSED:
+                break
         self._release()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
@@ -160,6 +170,10 @@ class ZeroMQListener:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
+
+
+def _event(frames: list[Buffer]) -> int:
+    return int(parse_monitor_message([bytes(frame) for frame in frames])["event"])
 
 
 def _somebody_listens(path: Path) -> bool:
@@ -199,8 +213,7 @@ class ZeroMQConnection:
         """Return ups and downs since the last call."""
         found: list[bool] = []
         while (frames := _receive(self._monitor)) is not None:
-            event = parse_monitor_message([bytes(frame) for frame in frames])["event"]
-            found.append(event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            found.append(_event(frames) == zmq.EVENT_HANDSHAKE_SUCCEEDED)
         return found
 
     def receive(self) -> list[Buffer] | None:
