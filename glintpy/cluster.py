@@ -66,8 +66,10 @@ class ProcessMember:
         address: where the node is reached.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "glintpy", *arguments, "--parent", str(os.getpid())]
+    def __init__(self, arguments: list[str], private: Path) -> None:
+        command = [sys.executable, "-m", "glintpy", *arguments]
+        # Should this process be gone without a word, the children go too, and take the private folder along.
+        command += ["--parent", str(os.getpid()), "--private", str(private)]
         self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             command,
             stdin=subprocess.DEVNULL,
@@ -326,8 +328,9 @@ class LocalCluster:
         members = [*self._servers, *([self._master] if self._master is not None else [])]
         if self._master is not None:
             close_ties(self._master.address)
-        for member in members:
-            # Ask all before waiting for one: they stop side by side.
+        # Ask all servers before waiting for one: they stop side by side. The master goes after them, since each
+        # takes leave of it and waits a while for its answer.
+        for member in self._servers:
             if isinstance(member, ProcessMember) and member.is_alive():
                 member.process.send_signal(signal.SIGTERM)
         for member in members:
@@ -359,7 +362,8 @@ class LocalCluster:
         folder = self._data_dir / "master"
         if self._scheme == "local":
             return LocalMember(start_master(address, data_dir=folder))
-        return ProcessMember(["master", "--address", address, "--data-dir", str(folder)])
+        arguments = ["master", "--address", address, "--data-dir", str(folder)]
+        return ProcessMember(arguments, self._private)
 
     def _new_server(self, index: int) -> Member:
         folder = self._data_dir / f"server-{index}"
@@ -374,7 +378,7 @@ class LocalCluster:
         arguments += ["--data-dir", str(folder)]
         if self._memory_limit is not None:
             arguments += ["--memory-limit", str(self._memory_limit)]
-        return ProcessMember(arguments)
+        return ProcessMember(arguments, self._private)
 
     def _listen_address(self, name: str) -> str:
         if self._scheme == "tcp":
