@@ -143,7 +143,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--corpus", type=Path, help="a folder of text files, each a document; else the standard library")
     add("--limit-documents", type=_positive, help="take only so many documents")
     add("--topics", type=_positive, default=30, help="the number of topics")
-    add("--sweeps", type=_positive, default=200, help="sweeps over all tokens in this run")
+    add("--sweeps", type=_positive, default=150, help="sweeps over all tokens in this run")
     add("--workers", type=_positive, default=2, help="worker processes")
     add("--servers", type=_positive, default=2, help="server processes of the embedded cluster")
     add("--master", help="the master's address of a running cluster, in place of the embedded one")

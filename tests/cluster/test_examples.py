@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,9 +17,6 @@ from examples import logistic_regression
 from examples.topics.sampler import Priors
 from examples.topics.team import Team, WorkerError
 from examples.topics.worker import Count, Share, Sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("GLINTPY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -172,22 +168,17 @@ def test_assignments_that_are_not_those_of_the_counts_end_with_an_error(tmp_path
     assert "the proof failed after sweep 1: 2 of" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path) -> None:
+    run("topic_model.py", *SMALL, "--sweeps", "1", "--workers", "1", folder=tmp_path)
+    for arguments, message in (
         ((*SMALL, "--resume", "--checkpoint", "nowhere"), "run once without --resume"),
         ((*SMALL, "--resume", "--topics", "7"), "go on with --topics 6"),
         ((*SMALL, "--resume", "--limit-documents", "70"), "is of another corpus"),
         (("--corpus", "nowhere"), "nowhere is not a folder"),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_a_line(
-    tmp_path: Path, arguments: Sequence[str], message: str
-) -> None:
-    run("topic_model.py", *SMALL, "--sweeps", "1", "--workers", "1", folder=tmp_path)
-    done = run("topic_model.py", *arguments, folder=tmp_path, status=1)
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    ):
+        done = run("topic_model.py", *arguments, folder=tmp_path, status=1)
+        assert message in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_folder_of_texts_is_a_corpus_and_compares_with_scikit_learn(tmp_path: Path) -> None:
