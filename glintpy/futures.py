@@ -73,9 +73,8 @@ class Future(concurrent.futures.Future[T]):
         with _process.adopting:
             if self._pid == _process.pid:
                 return
-            # Whoever waits for it or put callbacks on it did so in the parent.
-            self._waiters: list[Any] = []
-            self._done_callbacks: list[Any] = []
+            # Set by hand and not by set_exception: whoever waits for it or put callbacks on it did so in
+            # the parent, and must not be called here.
             self._own_condition = threading.Condition()
             if self._state != "FINISHED":
                 self._exception = RequestError(

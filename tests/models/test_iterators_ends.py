@@ -119,11 +119,14 @@ def test_a_pull_that_raises_does_so_behind_the_blocks_before_it() -> None:
     np.testing.assert_array_equal(next(iterator), m.array[:2])
     m.refuse = ModelNotFound("it was destroyed")
     np.testing.assert_array_equal(next(iterator), m.array[2:4])
+    m.refuse = None
+    num_requests = len(m.requests)
     np.testing.assert_array_equal(next(iterator), m.array[4:6])
     with pytest.raises(ModelNotFound, match="destroyed"):
         next(iterator)
     with pytest.raises(StopIteration):
         next(iterator)
+    assert len(m.requests) == num_requests  # nothing was sent behind the one that was refused
 
 
 @EVERY

@@ -264,8 +264,10 @@ def test_an_await_does_not_wait_for_the_callback_thread() -> None:
     future: Future[int] = Future()
 
     async def main() -> int:
-        threading.Thread(target=future.set_result, args=(7,), daemon=True).start()
-        return await asyncio.wait_for(future, WAIT_S)
+        waiting = asyncio.ensure_future(future)
+        await asyncio.sleep(0)  # it waits from here on
+        future.set_result(7)
+        return await asyncio.wait_for(waiting, WAIT_S)
 
     try:
         assert asyncio.run(main()) == 7
