@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import logging
 import operator
-import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, SupportsIndex, TypeVar
+from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 
 from glintpy import config
-from glintpy.errors import ConfigError, GlintError, NotEnoughServers, ShapeError
-from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
+from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
+from glintpy.models.base import check_on_server_lost, check_timeout
+from glintpy.models.making import handle_of, make_model
 from glintpy.models.matrix import BigMatrix
-from glintpy.models.requests import Target
 from glintpy.models.vector import BigVector
-from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes, wire
 from glintpy.protocol.messages import (
     ClusterState,
-    CreateModel,
-    DestroyModel,
     OpenModel,
-    PublishModel,
     ServerStatus,
 )
-from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, num_partitions
-from glintpy.runtime import Tie, share
+from glintpy.protocol.spec import Init, ModelInfo, ModelSpec
+from glintpy.ties import Tie, share
 
 logger = logging.getLogger("glintpy.client")
 
-Model = TypeVar("Model", bound=BigModel)
-PollS = 0.05
+POLL_S = 0.05
+"""Between two looks at the master while waiting for something to appear."""
 
 
 class Client:
@@ -137,7 +133,7 @@ class Client:
             updater=updater,
             finite=finite,
         )
-        return self._make(BigMatrix, spec, partitioner, exist_ok=exist_ok)
+        return make_model(self._tie, BigMatrix, spec, partitioner, exist_ok=exist_ok)
 
     def vector(
         self,
@@ -182,7 +178,7 @@ class Client:
             updater=updater,
             finite=finite,
         )
-        return self._make(BigVector, spec, partitioner, exist_ok=exist_ok)
+        return make_model(self._tie, BigVector, spec, partitioner, exist_ok=exist_ok)
 
     def open(
         self, name: str, wait_s: float = 0, *, partitioner: Partitioner | None = None
@@ -203,12 +199,14 @@ class Client:
         while True:
             try:
                 content = self._ask(lambda request_id: OpenModel(request_id, 0, name))
-            except LookupError:
+            except ModelNotFound:
                 if time.monotonic() >= end:
                     raise
-                time.sleep(PollS)
+                time.sleep(POLL_S)
             else:
-                return self._handle(ModelInfo.from_content(content), partitioner)
+                return handle_of(
+                    self._tie, ModelInfo.from_content(content), partitioner, allowed=self._allowed
+                )
 
     def models(self) -> list[str]:
         """Return the names of all models.
@@ -268,7 +266,8 @@ class Client:
             reader.verify(verified)
         kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
         with progress_bar(f"loading {spec.name}", spec.num_bytes, show=progress) as advance:
-            return self._make(
+            return make_model(
+                self._tie,
                 kind,
                 spec,
                 partitioner,
@@ -347,7 +346,7 @@ class Client:
                     f"{alive} of {n} servers are alive after {limit_s:g} s; start more with: "
                     f"glintpy server --master {self.address}"
                 )
-            time.sleep(PollS)
+            time.sleep(POLL_S)
 
     @property
     def address(self) -> str:
@@ -411,87 +410,6 @@ class Client:
 
     def _state(self) -> Any:
         return self._ask(ClusterState)
-
-    def _make(
-        self,
-        kind: type[Model],
-        spec: ModelSpec,
-        partitioner: str | Partitioner,
-        *,
-        exist_ok: bool = False,
-        fill: Callable[[Target], None] | None = None,
-    ) -> Model:
-        partitioner = self._partitioner_for(spec, partitioner)
-        layout = Layout(partitioner, np.zeros(partitioner.num_partitions, np.int64))
-        extents = layout.affine_extents()
-        if extents is None and spec.init_depends_on_row and fill is None:
-            from glintpy.models.saving import fill_model, random_blocks  # noqa: PLC0415 - rarely needed
-
-            def fill(target: Target) -> None:
-                fill_model(self._tie.runtime(), target, random_blocks(target.info))
-
-        token = os.urandom(16)
-        content = self._ask(
-            lambda request_id: CreateModel(
-                request_id,
-                token,
-                exist_ok,
-                fill is None,
-                wire.document(spec.to_content()),
-                layout.sizes(),
-                np.empty((0, 2), np.int64) if extents is None else extents,
-            )
-        )
-        info = ModelInfo.from_content(content)
-        if fill is not None:
-            self._fill(info, partitioner, fill)
-        if info.spec.partitioner == partitioner.name and len(info.owners) == partitioner.num_partitions:
-            return kind(self._tie, info, partitioner)
-        return kind(self._tie, info)  # an older model of that name, with its own number of partitions
-
-    def _fill(self, info: ModelInfo, partitioner: Partitioner, fill: Callable[[Target], None]) -> None:
-        layout = Layout(partitioner, info.owners_array(), len(info.servers))
-        try:
-            fill(Target(info, layout, self._tie.settings.timeout_s, is_hasty=False))
-            self._ask(lambda request_id: PublishModel(request_id, info.model_id))
-        except BaseException:
-            self._ask(lambda request_id: DestroyModel(request_id, info.model_id))
-            raise
-
-    def _partitioner_for(self, spec: ModelSpec, partitioner: str | Partitioner) -> Partitioner:
-        if isinstance(partitioner, Partitioner):
-            if partitioner.num_keys != spec.num_rows:
-                raise ShapeError(
-                    f"the partitioner is for {partitioner.num_keys} keys; the model has {spec.num_rows} rows"
-                )
-            return partitioner
-        alive = sum(server["state"] == "alive" for server in self.servers())
-        if not alive:
-            raise NotEnoughServers(
-                f"there is no server; start one with: glintpy server --master {self.address}"
-            )
-        count = num_partitions(
-            num_keys=spec.num_rows, partitions_per_server=spec.partitions_per_server, num_servers=alive
-        )
-        return named(spec.partitioner, spec.num_rows, count)
-
-    def _handle(self, info: ModelInfo, partitioner: Partitioner | None) -> BigMatrix | BigVector:
-        if partitioner is None and info.spec.partitioner in self._allowed:
-            partitioner = self._allowed[info.spec.partitioner](info.spec.num_rows, len(info.owners))
-        found = (info.spec.partitioner, info.spec.num_rows, len(info.owners))
-        if partitioner is not None:
-            given = (partitioner.name, partitioner.num_keys, partitioner.num_partitions)
-            if given != found:
-                raise ConfigError(
-                    f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}"
-                )
-        elif info.spec.partitioner.startswith("custom:"):
-            raise ConfigError(
-                f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
-                "partitioner=..., or name its class in Client(allow=[...])"
-            )
-        kind = BigVector if info.spec.num_cols is None else BigMatrix
-        return kind(self._tie, info, partitioner)
 
 
 def _size(what: str, size: Any) -> int:

@@ -26,7 +26,7 @@ from glintpy import config
 from glintpy.client import Client
 from glintpy.errors import ClusterError, ConfigError
 from glintpy.nodes import Node, start_master, start_server
-from glintpy.runtime import close_ties
+from glintpy.ties import close_ties
 
 Scheme = Literal["tcp", "ipc", "local"]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from glintpy import config
 from glintpy.actors.base import RequestActor, Stop
@@ -58,7 +59,7 @@ class Node:
         """Drop mailbox and memory without an answer, as ``kill -9`` does; for ``local://`` clusters."""
         if self._heart is not None:
             self._heart.stop(say_goodbye=False)
-        self._actor.close_state = self._actor.abandon_state  # type: ignore[method-assign]
+        self._actor.leave_files_as_killed()
         self._actor.tell(Stop())
         self.stopped.wait(STOP_S)
 
@@ -117,6 +118,7 @@ def start_server(
     membership: config.MembershipSettings | None = None,
     on_beat: Callable[[], None] = _nothing,
     on_refused: Callable[[GlintError], None] | None = None,
+    keep_trying: Callable[[], bool] = lambda: True,
 ) -> Node:
     """Start a server in this process and join the master.
 
@@ -131,6 +133,7 @@ def start_server(
         membership: heartbeats and the time to join.
         on_beat: called at each heartbeat, in the heart's thread.
         on_refused: called when the master refuses the server after it had joined; None: log it.
+        keep_trying: asked now and then while the master doesn't answer; False gives up.
 
     Raises:
         AccessDenied: an address beyond loopback without ``insecure``.
@@ -140,29 +143,11 @@ def start_server(
     """
     check_reach(address, insecure=insecure)
     scheme_of(master)
-    settings = settings or config.ServerSettings()
     membership = membership or config.MembershipSettings()
     folder = None if data_dir is None else Path(data_dir)
-    journal = _open_journal(folder, settings)
-    try:
-        listener = listen(address)
-    except GlintError:
-        journal.close(clean=True)
-        raise
-    shelf = Shelf(None if folder is None else folder / "models", memory_limit=settings.memory_limit)
-    mailbox = SocketMailbox(listener, tick_s=membership.tick_s)
-    outlet = Outlet(listener, bytes_max=settings.answers_bytes_max)
     control = _Control()
-    actor = ServerActor(
-        mailbox,
-        outlet,
-        journal=journal,
-        shelf=shelf,
-        settings=settings,
-        control=control,
-        clock=time.monotonic,
-    )
-    actor.at_stop.extend([listener.close, mailbox.close])
+    actor, listener = _build_server(folder, address, settings or config.ServerSettings(), membership, control)
+    journal, shelf = actor.journal, actor.shelf
     identity = Identity(
         journal.server_id,
         name or f"server-{journal.server_id[:6]}",
@@ -171,37 +156,68 @@ def start_server(
         incarnation=journal.incarnation,
         cluster_id=_read_cluster_id(folder),
     )
-
-    def joined(content: dict[str, object]) -> None:
-        _write_cluster_id(folder, str(content["cluster_id"]))
-        models = content["models"]
-        assert isinstance(models, list)
-        actor.tell(Admitted(frozenset(int(model_id) for model_id in models)))
-
-    heart = Heart(
+    heart = control.heart = Heart(
         master,
         identity,
         settings=membership,
         progress=lambda: actor.progress,
         holds_models=lambda: shelf.num_models > 0,
         listeners=Listeners(
-            joined=joined,
+            joined=lambda content: _joined(actor, folder, content),
             arrived=lambda frames: actor.tell(FromMaster(frames)),
             beat=on_beat,
             refused=on_refused or _log_refusal,
         ),
     )
-    control.heart = heart
     node = Node(actor, identity.address, heart=heart)
     # Ready means ready: the actor answers before anybody is told its address.
     actor.launch()
-    heart.start()
     try:
-        heart.wait_joined(membership.join_timeout_s)
+        heart.start()
+        heart.wait_joined(membership.join_timeout_s, keep_trying=keep_trying)
     except BaseException:  # a signal, too: what is open must be closed in good order
         node.stop()
         raise
     return node
+
+
+def _build_server(
+    folder: Path | None,
+    address: str,
+    settings: config.ServerSettings,
+    membership: config.MembershipSettings,
+    control: _Control,
+) -> tuple[ServerActor, Listener]:
+    """Open a server's files and socket and put its actor over them, not yet running."""
+    journal = _open_journal(folder, settings)
+    try:
+        listener = listen(address)
+    except GlintError:
+        journal.close(clean=True)
+        raise
+    try:
+        shelf = Shelf(None if folder is None else folder / "models", memory_limit=settings.memory_limit)
+    except GlintError:
+        listener.close()
+        journal.close(clean=True)
+        raise
+    mailbox = SocketMailbox(listener, tick_s=membership.tick_s)
+    actor = ServerActor(
+        mailbox,
+        Outlet(listener, bytes_max=settings.answers_bytes_max),
+        journal=journal,
+        shelf=shelf,
+        settings=settings,
+        control=control,
+        clock=time.monotonic,
+    )
+    actor.at_stop.extend([listener.close, mailbox.close])
+    return actor, listener
+
+
+def _joined(actor: ServerActor, folder: Path | None, content: dict[str, Any]) -> None:
+    _write_cluster_id(folder, str(content["cluster_id"]))
+    actor.tell(Admitted(frozenset(int(model_id) for model_id in content["models"])))
 
 
 def check_reach(address: str, *, insecure: bool) -> None:

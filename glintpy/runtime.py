@@ -1,23 +1,14 @@
-"""One process's tie to one cluster: its endpoint, heart and sessions; knows no matrix and no vector.
-
-A ``Tie`` is what handles keep: an address and settings, and on demand the process's ``Runtime``. It
-survives pickling and forking: in another process it makes a new runtime, with sessions of its own.
-"""
+"""Runtime: one process's connections to one cluster, its endpoint, heart and sessions; knows no model."""
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures
-import contextlib
 import itertools
 import logging
 import os
 import random
 import threading
 import time
-import weakref
-from collections.abc import Callable, Hashable, Iterable
-from multiprocessing import util as multiprocessing_util
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from glintpy import config
@@ -28,8 +19,8 @@ from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
 from glintpy.protocol.messages import Bye, ClusterState, Done, Message
 from glintpy.protocol.session import Session
+from glintpy.pushes import OpenPushes
 from glintpy.rpc import Endpoint
-from glintpy.transport import scheme_of
 
 logger = logging.getLogger("glintpy.client")
 
@@ -126,6 +117,12 @@ class Runtime:
         timeout_s: float | None,
     ) -> Future[Message]:
         """Ask a server something that bears repetition, in the order of the session.
+
+        Args:
+            server_id: linked before.
+            build: makes the message from a request id and the session's stamp.
+            model_id: the model whose pushes it must follow; None: it follows none.
+            timeout_s: its deadline.
 
         The future raises:
             GlintError: the server's answer; MasterUnreachable never.
@@ -254,209 +251,3 @@ def _settle(future: Future[Any], result: Result, timed_out: GlintError, *, conte
             future.set_exception(error)
     else:
         future.set_result(result)
-
-
-class OpenPushes:
-    """Pushes without an outcome, and failed ones that nobody has looked at.
-
-    Threads:
-        Safe from any thread.
-    """
-
-    UNSEEN_MAX = 1000
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[int, tuple[int, str, Future[Any]]] = {}
-        self._failed: list[tuple[int, str, Future[Any]]] = []
-
-    def add(self, model_id: int, model: str, future: Future[Any]) -> None:
-        """Note a push that was issued."""
-        with self._lock:
-            self._open[id(future)] = (model_id, model, future)
-
-    def done(self, future: Future[Any]) -> None:
-        """Note that a push has its outcome; called before the future is completed."""
-        with self._lock:
-            self._open.pop(id(future), None)
-
-    def failed(self, model_id: int, model: str, future: Future[Any]) -> None:
-        """Note a push that is about to fail; what nobody looks at is raised by the next flush."""
-        with self._lock:
-            self._failed = [entry for entry in self._failed if not entry[2].seen][-self.UNSEEN_MAX :]
-            self._failed.append((model_id, model, future))
-
-    def flush(self, timeout_s: float | None, model_id: int | None = None) -> None:
-        """Wait until every push issued before has its outcome.
-
-        Raises:
-            TimeoutError: not all had one in time.
-            GlintError: the first failure that nobody has looked at, with the others as notes.
-        """
-        with self._lock:
-            waiting = [entry[2] for entry in self._open.values() if model_id in {None, entry[0]}]
-        _, pending = concurrent.futures.wait(waiting, timeout_s)
-        if pending:
-            raise TimeoutError(f"{len(pending)} pushes have no outcome after {timeout_s:g} s; they go on")
-        unseen = self._take_unseen(model_id)
-        if unseen:
-            first, *others = [future.exception() for _, _, future in unseen]
-            assert first is not None
-            for other in others[:8]:
-                first.add_note(f"also failed: {type(other).__name__}: {other}")
-            if len(others) > 8:
-                first.add_note(f"and {len(others) - 8} more failed")
-            raise first
-
-    def report_unseen(self) -> None:
-        """Log failures that nobody looked at, once a model."""
-        by_model: dict[str, list[Future[Any]]] = {}
-        for _, model, future in self._take_unseen(None):
-            by_model.setdefault(model, []).append(future)
-        for model, futures in by_model.items():
-            logger.error(
-                "%d pushes to %r failed and nobody looked: %s", len(futures), model, futures[0].exception()
-            )
-
-    def _take_unseen(self, model_id: int | None) -> list[tuple[int, str, Future[Any]]]:
-        with self._lock:
-            mine = [entry for entry in self._failed if model_id in {None, entry[0]}]
-            self._failed = [entry for entry in self._failed if entry not in mine]
-        return [entry for entry in mine if not entry[2].seen]
-
-
-class Tie:
-    """An address and settings, and the runtime that this process has for them.
-
-    Threads:
-        Safe from any thread.
-    """
-
-    def __init__(self, address: str, settings: config.ClientSettings) -> None:
-        scheme_of(address)
-        self.address = address
-        self.settings = settings
-        self._runtime: Runtime | None = None
-        self._lock = threading.RLock()
-        self._is_closed = False
-        _ties.add(self)
-
-    def runtime(self, name: str | None = None) -> Runtime:
-        """Return this process's runtime, made when it is first needed.
-
-        Args:
-            name: of the client, for people to read.
-
-        Raises:
-            MasterUnreachable: nobody answered in time.
-            GlintError: the client is closed.
-        """
-        runtime = self._runtime
-        if runtime is not None and runtime.is_usable:
-            return runtime
-        with self._lock:
-            if self._is_closed:
-                raise GlintError("the client is closed; make a new one, or open the model with another")
-            if self._runtime is None or not self._runtime.is_usable:
-                self._runtime = Runtime(self.address, self.settings, name=name)
-                _flush_at_end_of_child()
-            return self._runtime
-
-    def current(self) -> Runtime | None:
-        """Return this process's runtime if there is one."""
-        runtime = self._runtime
-        return runtime if runtime is not None and runtime.is_usable else None
-
-    def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for this process's pushes; see ``OpenPushes.flush``."""
-        runtime = self.current()
-        if runtime is not None:
-            runtime.pushes.flush(timeout_s)
-
-    def close(self) -> None:
-        """End this process's runtime for good."""
-        with self._lock:
-            self._is_closed = True
-            runtime, self._runtime = self._runtime, None
-            if _shared.get((self.address, self.settings)) is self:
-                del _shared[self.address, self.settings]
-        if runtime is not None and runtime.is_usable:
-            runtime.close()
-
-    def after_fork(self) -> None:
-        """Forget the parent's runtime; its sockets and threads are not this process's."""
-        self._lock = threading.RLock()
-        if self._runtime is not None:
-            _inherited.append(self._runtime)
-            self._runtime = None
-
-    def __reduce__(self) -> tuple[Callable[..., Tie], tuple[str, config.ClientSettings]]:
-        return shared_tie, (self.address, self.settings)
-
-
-_ties: weakref.WeakSet[Tie] = weakref.WeakSet()
-_shared: dict[tuple[str, config.ClientSettings], Tie] = {}
-_shared_lock = threading.Lock()
-_inherited: list[Runtime] = []
-"""Runtimes of parent processes, kept so that no destructor touches their sockets."""
-
-
-def shared_tie(address: str, settings: config.ClientSettings) -> Tie:
-    """Return the process's one tie to an address, with these settings."""
-    with _shared_lock:
-        tie = _shared.get((address, settings))
-        if tie is None:
-            tie = _shared[address, settings] = Tie(address, settings)
-        return tie
-
-
-def share(tie: Tie) -> None:
-    """Let handles that are unpickled in this process use a client's own connection."""
-    with _shared_lock:
-        _shared.setdefault((tie.address, tie.settings), tie)
-
-
-def close_ties(address: str) -> None:
-    """Close the process's ties to a cluster that is about to stop."""
-    for tie in _all_ties():
-        if tie.address == address:
-            tie.close()
-
-
-def _all_ties() -> Iterable[Tie]:
-    return list(_ties)
-
-
-def _finish_all() -> None:
-    """Flush and close everything: the process ends."""
-    for tie in _all_ties():
-        runtime = tie.current()
-        if runtime is None:
-            continue
-        # What failed unseen is logged by close; raising here would only hide it behind another traceback.
-        with contextlib.suppress(GlintError, TimeoutError):
-            runtime.pushes.flush(tie.settings.timeout_s)
-        tie.close()
-
-
-_finalizer_pid = 0
-
-
-def _flush_at_end_of_child() -> None:
-    # In a multiprocessing child neither atexit nor weakref.finalize runs, only multiprocessing's own finalizers.
-    global _finalizer_pid  # noqa: PLW0603 - once a process
-    if _finalizer_pid != os.getpid():
-        _finalizer_pid = os.getpid()
-        multiprocessing_util.Finalize(None, _finish_all, exitpriority=100)
-
-
-def _after_fork_in_child() -> None:
-    global _shared_lock  # noqa: PLW0603 - another thread may have held it at the moment of the fork
-    _shared_lock = threading.Lock()
-    for tie in _all_ties():
-        tie.after_fork()
-
-
-atexit.register(_finish_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -19,7 +20,7 @@ from glintpy.actors.mailbox import Arrival, Idle, Letter, Tick
 from glintpy.actors.outlet import Outlet
 from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
-from glintpy.protocol.failures import code_of
+from glintpy.protocol.failures import code_of, fitting_text
 from glintpy.protocol.messages import Failure, Message
 
 logger = logging.getLogger("glintpy.actors")
@@ -80,6 +81,7 @@ class RequestActor(pykka.ThreadingActor):
         self.at_stop: list[Callable[[], None]] = []
         """Called in the actor's thread when it stops, after its own state is closed."""
         self.num_malformed = 0
+        self._is_killed = False
         self._noisy_peers: set[bytes] = set()
 
     def launch(self) -> None:
@@ -95,9 +97,9 @@ class RequestActor(pykka.ThreadingActor):
 
     # --- for subclasses -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def handle(self, peer: bytes, message: Message) -> Message | Later | None:
         """Return the answer to a message; an exception is answered as a failure."""
-        raise NotImplementedError
 
     def on_tick(self, now: float) -> None:
         """Look at deadlines; called a few times a second."""
@@ -115,11 +117,18 @@ class RequestActor(pykka.ThreadingActor):
         """Let go of what the actor keeps as if its process had been killed; called instead of the above."""
         self.close_state()
 
+    def leave_files_as_killed(self) -> None:
+        """Have the stop that follows leave everything as ``kill -9`` would."""
+        self._is_killed = True
+
     def on_stop(self) -> None:
         """Close everything in good order; pykka calls this in the actor's thread."""
         try:
-            self.close_state()
-            self.outlet.flush()
+            if self._is_killed:
+                self.abandon_state()
+            else:
+                self.close_state()
+                self.outlet.flush()
         finally:
             for close in self.at_stop:
                 close()
@@ -161,9 +170,10 @@ class RequestActor(pykka.ThreadingActor):
         if isinstance(error, GlintError):
             text = str(error)
         else:
+            # Its end says what went wrong; the beginning is the actor's own loop.
             text = "".join(traceback.format_exception(error))[-FAILURE_TEXT_MAX:]
             logger.error("%s: a request failed: %s", self.role, text)
-        return Failure(request_id, part, code_of(error), self.window_bytes(), text[:FAILURE_TEXT_MAX])
+        return Failure(request_id, part, code_of(error), self.window_bytes(), fitting_text(text))
 
     def window_bytes(self) -> int:
         """Return the window that answers grant."""

@@ -197,6 +197,12 @@ class Catalog:
     ) -> None:
         """Begin to make a model, or find the one that is asked for.
 
+        Args:
+            request: what to make.
+            server_list: (id, address) of the servers that may be used, in order.
+            now: the moment.
+            settle: hears the outcome.
+
         Raises:
             ModelExists, NotEnoughServers, ShapeError: at once; everything else goes to ``settle``.
         """
@@ -238,6 +244,12 @@ class Catalog:
 
     def destroy(self, model_id: int, alive: set[str], now: float, settle: Settle) -> None:
         """End a model on every server that is alive; the others drop it when they come back.
+
+        Args:
+            model_id: the model's.
+            alive: the servers that can be told.
+            now: the moment.
+            settle: hears when it is done.
 
         Raises:
             ModelNotFound: there is no such model.

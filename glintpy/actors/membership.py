@@ -70,7 +70,15 @@ class Membership:
         """Counts what changed where a server is or whether it lives."""
 
     def remember(self, member_id: str, *, name: str, address: str, incarnation: int, host: str) -> None:
-        """Note a server that an earlier master knew; it is lost until it joins again."""
+        """Note a server that an earlier master knew; it is lost until it joins again.
+
+        Args:
+            member_id: the server's own id.
+            name: for people to read.
+            address: where it was reached.
+            incarnation: the last one known.
+            host: where it ran.
+        """
         self._members[member_id] = Member(
             member_id, True, name, address, incarnation, 0, host, order=self._next_order
         )

@@ -114,6 +114,12 @@ class Receipts:
     def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
         """Apply one part of a push, exactly once, or say what became of it.
 
+        Args:
+            message: the part.
+            now: the moment.
+            apply: changes the values, all of the part or, by an exception, nothing.
+            read: returns the values of the part, for a push that wants them.
+
         Raises:
             GlintError: the recorded refusal, or ``Expelled``.
         """

@@ -136,6 +136,14 @@ class Shelf:
     ) -> Iterator[None]:
         """Allocate a model and fill it with its initial values, a slice at each step.
 
+        Args:
+            model_id: the model's.
+            spec: what it is.
+            routing: the version under which requests will name its rows.
+            num_rows: of this server.
+            extents: (k, 4) int64, see ``storage.initialise``; empty: whoever makes the model fills it.
+            slice_cells: about how many cells a step fills.
+
         Raises:
             NotEnoughMemory: by the first step, with nothing left allocated.
         """

@@ -16,7 +16,7 @@ from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning import Layout, Partitioner, named
 from glintpy.protocol.messages import DestroyModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec
-from glintpy.runtime import Tie
+from glintpy.ties import Tie
 
 _KEEP: Any = object()
 """Where None is a value, this says that nothing was given."""

@@ -52,11 +52,11 @@ def progress_bar(what: str, total_bytes: int, *, show: bool | None) -> Iterator[
     if show is False or (show is None and not sys.stderr.isatty()):
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 - only where somebody watches
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    import rich.console  # noqa: PLC0415 - only where somebody watches
+    import rich.progress as shown  # noqa: PLC0415 - only where somebody watches
 
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (shown.TextColumn(what), shown.BarColumn(), shown.DownloadColumn(), shown.TransferSpeedColumn())
+    with shown.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total_bytes)
         yield lambda num_bytes: bar.advance(task, num_bytes)
 

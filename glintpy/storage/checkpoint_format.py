@@ -313,8 +313,7 @@ def _natural(value: Any, what: str, *, at_least: int = 0) -> int:
 
 
 def _version() -> str:
-    # Here, since its import would cost every program that never saves.
-    from importlib import metadata  # noqa: PLC0415
+    from importlib import metadata  # noqa: PLC0415 - its import would cost every program that never saves
 
     try:
         return metadata.version("glintpy")

@@ -45,9 +45,8 @@ class Directory:
         if not text:
             raise CheckpointError("the URL of a checkpoint is empty; it is a directory")
         with self._mapped("opening", None):
-            # Here, since it takes as long to import as the rest of the package.
-            import fsspec  # noqa: PLC0415
-            from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415
+            import fsspec  # noqa: PLC0415 - takes as long to import as the rest of the package
+            from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415 - the same
 
             self._files, path = fsspec.url_to_fs(text)
             self.is_local = isinstance(self._files, LocalFileSystem)

@@ -1,0 +1,154 @@
+"""Making models and opening them: from a spec to a handle; knows no server's inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from glintpy.errors import ConfigError, ModelExists, NotEnoughServers, ShapeError
+from glintpy.models.base import BigModel
+from glintpy.models.matrix import BigMatrix
+from glintpy.models.requests import Target
+from glintpy.models.vector import BigVector
+from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.protocol import wire
+from glintpy.protocol.messages import ClusterState, CreateModel, DestroyModel, OpenModel, PublishModel
+from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions
+from glintpy.ties import Tie
+
+Model = TypeVar("Model", bound=BigModel)
+Fill = Callable[[Target], None]
+
+
+def make_model(
+    tie: Tie,
+    kind: type[Model],
+    spec: ModelSpec,
+    partitioner: str | Partitioner,
+    *,
+    exist_ok: bool = False,
+    fill: Fill | None = None,
+) -> Model:
+    """Make a model on all servers or none.
+
+    Args:
+        tie: to the cluster.
+        kind: of handle.
+        spec: what to make.
+        partitioner: a name, or an instance for this number of rows.
+        exist_ok: return the model of this name if its spec is equal.
+        fill: stores values in the new model before anybody can find it; None: it has its initial values.
+
+    Raises:
+        ShapeError, ConfigError, ModelExists, NotEnoughServers, NotEnoughMemory, MasterUnreachable: see
+            ``Client.matrix``.
+        GlintError: from filling; the model is then destroyed.
+    """
+    partitioner = _partitioner_for(tie, spec, partitioner)
+    layout = Layout(partitioner, np.zeros(partitioner.num_partitions, np.int64))
+    extents = layout.affine_extents()
+    if extents is None and spec.init_depends_on_row and fill is None:
+        fill = _random_fill(tie)
+    token = os.urandom(16)
+
+    def build(request_id: int) -> CreateModel:
+        return CreateModel(
+            request_id,
+            token,
+            exist_ok and fill is None,
+            fill is None,
+            wire.document(spec.to_content()),
+            layout.sizes(),
+            np.empty((0, 2), np.int64) if extents is None else extents,
+        )
+
+    try:
+        info = ModelInfo.from_content(_ask(tie, build))
+        if fill is not None:
+            _fill(tie, info, partitioner, fill)
+    except ModelExists:
+        # One that is still to be filled must not be mixed up with one that is there: so it is looked up apart.
+        if fill is None or not exist_ok:
+            raise
+        info = ModelInfo.from_content(_ask(tie, lambda request_id: OpenModel(request_id, 0, spec.name)))
+        if difference := spec.difference(info.spec):
+            raise ModelExists(f"there is a model {spec.name!r} that differs: {difference}") from None
+    if info.spec.partitioner == partitioner.name and len(info.owners) == partitioner.num_partitions:
+        return kind(tie, info, partitioner)
+    return kind(tie, info)  # one that was there, made when there were other servers
+
+
+def handle_of(
+    tie: Tie,
+    info: ModelInfo,
+    partitioner: Partitioner | None,
+    *,
+    allowed: Mapping[str, type[Partitioner]],
+) -> BigMatrix | BigVector:
+    """Return a handle to a model that exists.
+
+    Args:
+        tie: to the cluster.
+        info: the model's.
+        partitioner: an instance for a model with a custom one; None: as the model says.
+        allowed: custom partitioners that may be used, by name.
+
+    Raises:
+        ConfigError: it has a custom partitioner that was not given, or another one.
+    """
+    if partitioner is None and info.spec.partitioner in allowed:
+        partitioner = allowed[info.spec.partitioner](info.spec.num_rows, len(info.owners))
+    found = (info.spec.partitioner, info.spec.num_rows, len(info.owners))
+    if partitioner is not None:
+        given = (partitioner.name, partitioner.num_keys, partitioner.num_partitions)
+        if given != found:
+            raise ConfigError(
+                f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}"
+            )
+    elif info.spec.partitioner.startswith("custom:"):
+        raise ConfigError(
+            f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
+            "partitioner=..., or name its class in Client(allow=[...])"
+        )
+    kind = BigVector if info.spec.num_cols is None else BigMatrix
+    return kind(tie, info, partitioner)
+
+
+def _partitioner_for(tie: Tie, spec: ModelSpec, partitioner: str | Partitioner) -> Partitioner:
+    if isinstance(partitioner, Partitioner):
+        if partitioner.num_keys != spec.num_rows:
+            raise ShapeError(
+                f"the partitioner is for {partitioner.num_keys} keys; the model has {spec.num_rows} rows"
+            )
+        return partitioner
+    named(partitioner, 1, 1)  # an unknown name is an error even where there is no server
+    alive = sum(server["state"] == "alive" for server in _ask(tie, ClusterState)["servers"])
+    if not alive:
+        raise NotEnoughServers(f"there is no server; start one with: glintpy server --master {tie.address}")
+    count = num_partitions(
+        num_keys=spec.num_rows, partitions_per_server=spec.partitions_per_server, num_servers=alive
+    )
+    return named(partitioner, spec.num_rows, count)
+
+
+def _random_fill(tie: Tie) -> Fill:
+    from glintpy.models.saving import fill_model, random_blocks  # noqa: PLC0415 - rarely needed
+
+    return lambda target: fill_model(tie.runtime(), target, random_blocks(target.info))
+
+
+def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, fill: Fill) -> None:
+    layout = Layout(partitioner, info.owners_array(), len(info.servers))
+    try:
+        fill(Target(info, layout, tie.settings.timeout_s, is_hasty=False))
+        _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
+    except BaseException:
+        _ask(tie, lambda request_id: DestroyModel(request_id, info.model_id))
+        raise
+
+
+def _ask(tie: Tie, build: Callable[[int], Any]) -> Any:
+    return tie.runtime().ask_master(build, timeout_s=tie.settings.timeout_s)
