@@ -28,6 +28,9 @@ logger = logging.getLogger("glintpy.heart")
 
 Frames = list[wire.Buffer]
 
+LOOK_S = 0.2
+"""Between two looks at whether joining is still wanted."""
+
 LEAVE_S = 1.0
 """How long a member that leaves waits for the master to have heard it."""
 
@@ -114,14 +117,21 @@ class Heart:
         """Begin to join."""
         self._thread.start()
 
-    def wait_joined(self, timeout_s: float) -> None:
+    def wait_joined(self, timeout_s: float, *, keep_trying: Callable[[], bool] = lambda: True) -> None:
         """Return when the master has taken this member.
+
+        Args:
+            timeout_s: how long to wait.
+            keep_trying: asked now and then; False gives up.
 
         Raises:
             MasterUnreachable: nobody answered in time.
             GlintError: the master's refusal.
         """
-        if not self._answered.wait(timeout_s):
+        end = time.monotonic() + timeout_s
+        while not self._answered.wait(min(LOOK_S, max(0.0, end - time.monotonic()))):
+            if keep_trying() and time.monotonic() < end:
+                continue
             raise MasterUnreachable(
                 f"no master answered at {self._master_address} within {timeout_s:g} s; start one with: glintpy master"
             )
