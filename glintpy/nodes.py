@@ -19,7 +19,7 @@ from glintpy.actors.master import MasterActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
 from glintpy.actors.shelf import Shelf
-from glintpy.errors import AccessDenied, GlintError
+from glintpy.errors import AccessDenied, ConfigError, GlintError
 from glintpy.heart import Frames, Heart, Identity, Listeners
 from glintpy.storage.journal import Journal
 from glintpy.storage.registry import Registry
@@ -262,7 +262,10 @@ def _open_journal(folder: Path | None, settings: config.ServerSettings) -> Journ
     server_id = os.urandom(8).hex()
     if folder is None:
         return Journal.create(None, server_id, settings.sessions_max)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't make the directory {folder}: {error.strerror}") from error
     path = folder / JOURNAL_NAME
     if not path.exists():
         return Journal.create(path, server_id, settings.sessions_max)

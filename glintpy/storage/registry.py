@@ -50,7 +50,7 @@ class Registry:
     def __init__(self, folder: Path | None) -> None:
         where = ":memory:"
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             where = str(folder / FILE_NAME)
         self._where = where
         try:
@@ -63,6 +63,10 @@ class Registry:
             self._database.executescript(_SCHEMA)
             self._check_format()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise ConfigError(
+                    f"{where} is in use by another master; stop it, or use another directory"
+                ) from error
             raise ConfigError(f"can't use {where}: {error}") from error
 
     @property
@@ -132,3 +136,10 @@ class Registry:
             self._database.execute(statement, values)
         except sqlite3.Error as error:
             raise ConfigError(f"can't write {self._where}: {error}") from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't make the directory {folder}: {error.strerror}") from error
