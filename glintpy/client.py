@@ -21,6 +21,7 @@ from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes, wire
 from glintpy.protocol.messages import (
     ClusterState,
+    DestroyModel,
     OpenModel,
     ServerStatus,
 )
@@ -215,6 +216,19 @@ class Client:
             MasterUnreachable: the master did not answer.
         """
         return [content["spec"]["name"] for content in self._state()["models"]]
+
+    def destroy(self, name: str) -> None:
+        """End a model by its name, whatever its partitioner; see ``BigMatrix.destroy``.
+
+        Args:
+            name: the model's.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            MasterUnreachable: the master did not answer.
+        """
+        model_id = self._ask(lambda request_id: OpenModel(request_id, 0, name))["model_id"]
+        self._ask(lambda request_id: DestroyModel(request_id, model_id))
 
     def load(
         self,
