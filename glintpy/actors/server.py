@@ -7,6 +7,7 @@ receipts (who may push what, once), shards (what a push does), and the shelf (wh
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -138,25 +139,26 @@ class ServerActor(RequestActor):
 
     def _apply(self, message: Push) -> None:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
-        shard.push(
-            Selection(message.rows, message.cols, message.paired), message.values, assign=message.assign
-        )
+        selection = Selection(message.rows, message.cols, message.paired)
+        if message.wants_values:
+            # Before anything is written: what could never be answered is refused, not half done.
+            self._check_answer(selection, shard.spec)
+        shard.push(selection, message.values, assign=message.assign)
 
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
-        if self._answer_bytes(selection, shard.spec) > config.FRAME_BYTES_MAX:
-            raise RemoteProtocolError(
-                f"a part asks for more than {config.FRAME_BYTES_MAX} bytes; ask in parts of {config.PART_BYTES}"
-            )
+        self._check_answer(selection, shard.spec)
         return shard.pull(selection)
 
     @staticmethod
-    def _answer_bytes(selection: Selection, spec: ModelSpec) -> int:
-        cells = 1
-        for length in selection.shape(spec.num_cols):
-            cells *= length
-        return cells * spec.numpy_dtype.itemsize
+    def _check_answer(selection: Selection, spec: ModelSpec) -> None:
+        num_bytes = math.prod(selection.shape(spec.num_cols)) * spec.numpy_dtype.itemsize
+        if num_bytes > config.FRAME_BYTES_MAX:
+            raise RemoteProtocolError(
+                f"a part asks for {num_bytes} bytes, more than {config.FRAME_BYTES_MAX}; ask in parts of "
+                f"{config.PART_BYTES}"
+            )
 
     # --- cuts -----------------------------------------------------------------------------------------------
 
