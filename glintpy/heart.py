@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -22,7 +21,7 @@ from glintpy.errors import GlintError, MasterUnreachable, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
 from glintpy.protocol.messages import VERSION, Beat, BeatSeen, Done, Failure, Join, Leave, Message
-from glintpy.transport import Connection, Delivery, Wakeup, connect
+from glintpy.transport import Connection, Delivery, Waiter, Wakeup, connect
 
 logger = logging.getLogger("glintpy.heart")
 
@@ -158,9 +157,7 @@ class Heart:
     # --- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        poller = select.poll()
-        for fileno in (self._wakeup.fileno(), *self._connection.filenos()):
-            poller.register(fileno, select.POLLIN)
+        waiter = Waiter([self._wakeup.fileno(), *self._connection.filenos()])
         next_beat = 0.0
         try:
             while not self._stopping:
@@ -174,7 +171,7 @@ class Heart:
                 while (frames := self._connection.receive()) is not None:
                     self._take(frames)
                 self._send_all()
-                poller.poll(max(0.0, next_beat - time.monotonic()) * 1000)
+                waiter.wait(next_beat - time.monotonic())
         except BaseException:
             # Without it the member would be taken for dead while it believes to live.
             logger.critical("the heartbeat thread died; the process ends", exc_info=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call
 from glintpy.protocol.messages import Message
-from glintpy.transport import Connection, Delivery, Wakeup, connect
+from glintpy.transport import Connection, Delivery, Waiter, Wakeup, connect
 
 logger = logging.getLogger("glintpy.rpc")
 
@@ -99,8 +98,7 @@ class Endpoint:
         self._room = threading.Condition(self._lock)
         self._peers: dict[Hashable, Peer] = {}
         self._wakeup = Wakeup()
-        self._poller = select.poll()
-        self._poller.register(self._wakeup.fileno(), select.POLLIN)
+        self._waiter = Waiter([self._wakeup.fileno()])
         self._on_change = on_change
         self._changes: list[tuple[Hashable, bool]] = []
         self._closed = False
@@ -250,7 +248,7 @@ class Endpoint:
             for key, is_up in changes:
                 self._on_change(key, is_up)
         if not self._closed:
-            self._poller.poll(wait_s * 1000)
+            self._waiter.wait(wait_s)
 
     def _service(self, key: Hashable, peer: Peer, now: float) -> bool:
         """Take news and messages from a connection, send what may be sent; whether more may wait."""
@@ -309,10 +307,10 @@ class Endpoint:
     def _attach(self, key: Hashable, peer: Peer) -> None:
         self._peers[key] = peer
         for fileno in peer.connection.filenos():
-            self._poller.register(fileno, select.POLLIN)
+            self._waiter.add(fileno)
 
     def _detach(self, peer: Peer) -> None:
         for fileno in peer.connection.filenos():
-            self._poller.unregister(fileno)
+            self._waiter.remove(fileno)
         peer.connection.close()
         peer.link.disconnected(time.monotonic())

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from glintpy.transport import Listener, Wakeup
+from glintpy.transport import Listener, Waiter, Wakeup
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -62,9 +61,7 @@ class SocketMailbox:
         self._clock = clock
         self._local: deque[Any] = deque()
         self._wakeup = Wakeup()
-        self._poller = select.poll()
-        for fileno in (self._wakeup.fileno(), *listener.filenos()):
-            self._poller.register(fileno, select.POLLIN)
+        self._waiter = Waiter([self._wakeup.fileno(), *listener.filenos()])
         self._next_tick = clock() + tick_s
         self._num_disconnects = 0
         self._closed = False
@@ -116,7 +113,7 @@ class SocketMailbox:
             self._wakeup.clear()
             if not self._local:
                 wait_s = min(self._next_tick - now, 0.005 if self.tick_soon else self._tick_s)
-                self._poller.poll(max(0.0, wait_s) * 1000)
+                self._waiter.wait(wait_s)
                 if self.tick_soon:
                     self._next_tick = self._clock()
 

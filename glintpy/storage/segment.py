@@ -19,18 +19,21 @@ of a change. Whoever opens it decides what that means.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import mmap
 import os
 import struct
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from glintpy.errors import ConfigError, GlintError, ModelLost, NotEnoughMemory, ShapeError
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -270,6 +273,8 @@ def _open_locked(path: Path, flags: int) -> int:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
         raise ConfigError(f"can't open {path}: {error.strerror}") from error
+    if sys.platform == "win32":
+        return descriptor  # it can't be opened twice there while it is mapped
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -289,7 +294,8 @@ def _check_free(path: Path) -> None:
 
 def _unlock(descriptor: int) -> None:
     # A map holds its file open through a descriptor of its own, so closing ours alone would not unlock.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
@@ -297,7 +303,10 @@ def _allocate(descriptor: int, num_bytes: int, path: Path) -> mmap.mmap:
     """Give a file its length and its blocks, all zero, and map it."""
     try:
         os.ftruncate(descriptor, 0)
-        os.posix_fallocate(descriptor, 0, num_bytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, num_bytes)
+        else:
+            os.ftruncate(descriptor, num_bytes)  # macOS and Windows: a full disk is noticed late
         return mmap.mmap(descriptor, num_bytes)
     except (OSError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_ROOM:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from glintpy.errors import ConfigError
 from glintpy.transport.base import Connection, Delivery, Listener
+from glintpy.transport.waiting import Waiter
 from glintpy.transport.wakeup import Wakeup
 
-__all__ = ["SCHEMES", "Connection", "Delivery", "Listener", "Wakeup", "connect", "listen", "scheme_of"]
+__all__ = ["SCHEMES", "Connection", "Delivery", "Listener", "Waiter", "Wakeup", "connect", "listen", "scheme_of"]
 
 SCHEMES = ("tcp", "ipc", "local")
 
