@@ -30,6 +30,8 @@ from glintpy.ties import Tie, share
 
 logger = logging.getLogger("glintpy.client")
 
+Model = TypeVar("Model", bound=BigModel)
+
 POLL_S = 0.05
 """Between two looks at the master while waiting for something to appear."""
 
@@ -122,19 +124,20 @@ class Client:
             NotEnoughMemory: it doesn't fit; nothing was allocated anywhere.
             MasterUnreachable: the master did not answer.
         """
-        spec = ModelSpec(
-            name=name if name is not None else f"matrix-{uuid.uuid4().hex[:12]}",
+        return self._make(
+            BigMatrix,
+            name if name is not None else f"matrix-{uuid.uuid4().hex[:12]}",
             num_rows=_size("rows", rows),
             num_cols=_size("cols", cols),
-            dtype=dtypes.model_dtype(dtype).name,
-            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            dtype=dtype,
+            partitioner=partitioner,
+            exist_ok=exist_ok,
             partitions_per_server=partitions_per_server,
             init=init,
             seed=seed,
             updater=updater,
             finite=finite,
         )
-        return make_model(self._tie, BigMatrix, spec, partitioner, exist_ok=exist_ok)
 
     def vector(
         self,
@@ -167,19 +170,20 @@ class Client:
         Raises:
             What ``matrix`` raises.
         """
-        spec = ModelSpec(
-            name=name if name is not None else f"vector-{uuid.uuid4().hex[:12]}",
+        return self._make(
+            BigVector,
+            name if name is not None else f"vector-{uuid.uuid4().hex[:12]}",
             num_rows=_size("size", size),
             num_cols=None,
-            dtype=dtypes.model_dtype(dtype).name,
-            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            dtype=dtype,
+            partitioner=partitioner,
+            exist_ok=exist_ok,
             partitions_per_server=partitions_per_server,
             init=init,
             seed=seed,
             updater=updater,
             finite=finite,
         )
-        return make_model(self._tie, BigVector, spec, partitioner, exist_ok=exist_ok)
 
     def open(
         self, name: str, wait_s: float = 0, *, partitioner: Partitioner | None = None
@@ -424,6 +428,28 @@ class Client:
 
     def _state(self) -> Any:
         return self._ask(ClusterState)
+
+    def _make(
+        self,
+        kind: type[Model],
+        name: str,
+        *,
+        num_rows: int,
+        num_cols: int | None,
+        dtype: Any,
+        partitioner: str | Partitioner,
+        exist_ok: bool,
+        **options: Any,
+    ) -> Model:
+        spec = ModelSpec(
+            name,
+            num_rows,
+            num_cols,
+            dtypes.model_dtype(dtype).name,
+            partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            **options,
+        )
+        return make_model(self._tie, kind, spec, partitioner, exist_ok=exist_ok)
 
 
 def _size(what: str, size: Any) -> int:
