@@ -7,13 +7,13 @@ import operator
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, SupportsIndex
+from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
 import numpy as np
 
 from glintpy import config
 from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
-from glintpy.models.base import check_on_server_lost, check_timeout
+from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
 from glintpy.models.making import handle_of, make_model
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
