@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+import zmq
 
 LASTING_THREADS = ("glintpy-callbacks",)
 """Threads that outlive a test by design: daemons, one a process."""
@@ -75,6 +77,17 @@ def _open_what_lasts() -> None:
         return
     # zmq's context has threads and descriptors, and is made with the first connection.
     connect("tcp://127.0.0.1:9").close()
+    _send_without_copying(os.getpid())
+
+
+@cache
+def _send_without_copying(_pid: int) -> None:
+    """Make the thread and context that pyzmq keeps from the first send of a large frame on."""
+    with zmq.Context() as context, context.socket(zmq.PAIR) as sender, context.socket(zmq.PAIR) as receiver:
+        sender.bind("inproc://large")
+        receiver.connect("inproc://large")
+        sender.send(bytes(zmq.COPY_THRESHOLD + 1), copy=False)
+        receiver.recv()
 
 
 def _descriptors() -> dict[int, str]:
