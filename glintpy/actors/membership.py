@@ -88,11 +88,11 @@ class Membership:
         """Take a member, new or returning.
 
         Raises:
-            Expelled: an older incarnation of a server that was replaced, or a second process with a living
-                server's identity.
+            Expelled: an older incarnation of a server that was replaced, a second process with a living
+                server's identity, or a client with a server's or the other way round.
         """
         known = self._members.get(message.member_id)
-        if known is not None and message.is_server:
+        if known is not None:
             self._refuse_impostor(known, message)
         order = known.order if known is not None else self._next_order
         self._next_order = max(self._next_order, order + 1)
@@ -187,6 +187,11 @@ class Membership:
             self.changes += 1
 
     def _refuse_impostor(self, known: Member, message: Join) -> None:
+        if known.is_server != message.is_server:
+            kind = "server" if known.is_server else "client"
+            raise Expelled(f"{message.member_id} is the {kind} {known.name}; join under an id of its own")
+        if not known.is_server:
+            return
         if message.incarnation < known.incarnation:
             raise Expelled(
                 f"server {message.name} (incarnation {message.incarnation}) was replaced by incarnation "
