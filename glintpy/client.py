@@ -269,9 +269,11 @@ class Client:
             partitioner = saved.partitioner
         spec = replace(
             saved,
-            name=name or saved.name,
+            name=saved.name if name is None else name,
             partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
-            partitions_per_server=partitions_per_server or saved.partitions_per_server,
+            partitions_per_server=(
+                saved.partitions_per_server if partitions_per_server is None else partitions_per_server
+            ),
         )
         with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
             done = 0
@@ -453,6 +455,10 @@ class Client:
 
 
 def _size(what: str, size: Any) -> int:
-    if isinstance(size, bool) or not hasattr(type(size), "__index__"):
+    if isinstance(size, bool):
         raise ShapeError(f"{what} is an integer, not {size!r}")
-    return operator.index(size)
+    try:
+        # Not by asking for __index__: arrays have one, and refuse when it is called.
+        return operator.index(size)
+    except TypeError as error:
+        raise ShapeError(f"{what} is an integer, not {size!r}") from error
