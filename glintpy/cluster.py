@@ -20,13 +20,15 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from glintpy import config
 from glintpy.client import Client
 from glintpy.errors import ClusterError, ConfigError
-from glintpy.nodes import Node, start_master, start_server
 from glintpy.ties import close_ties
+
+if TYPE_CHECKING:
+    from glintpy.nodes import Node
 
 Scheme = Literal["tcp", "ipc", "local"]
 
@@ -361,6 +363,8 @@ class LocalCluster:
         address = address or self._listen_address("master")
         folder = self._data_dir / "master"
         if self._scheme == "local":
+            from glintpy.nodes import start_master  # noqa: PLC0415 - only a cluster inside the process needs it
+
             return LocalMember(start_master(address, data_dir=folder))
         arguments = ["master", "--address", address, "--data-dir", str(folder)]
         return ProcessMember(arguments, self._private)
@@ -371,6 +375,8 @@ class LocalCluster:
         name = f"server-{index}"
         if self._scheme == "local":
             settings = replace(config.ServerSettings(), memory_limit=self._memory_limit)
+            from glintpy.nodes import start_server  # noqa: PLC0415 - only a cluster inside the process needs it
+
             return LocalMember(
                 start_server(self.address, address=address, name=name, data_dir=folder, settings=settings)
             )

@@ -5,7 +5,6 @@ Knows nothing of requests, models or sockets: whoever makes a future completes i
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import logging
 import os
@@ -14,9 +13,12 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from glintpy.errors import RequestError
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Future", "completed", "derived", "failed", "gather"]
 
@@ -158,6 +160,8 @@ class Future(concurrent.futures.Future[T]):
         if not self.done():
             # Not asyncio.wrap_future: its wake-up would be a callback like the users', and wait behind
             # one that blocks, for ever if that one waits for this loop.
+            import asyncio  # noqa: PLC0415 - a fifth of the package's import, and who awaits has it already
+
             loop = asyncio.get_running_loop()
             woken: asyncio.Future[None] = loop.create_future()
             self._add_direct_callback(partial(_wake, loop, woken))
