@@ -253,7 +253,7 @@ class ServerActor(RequestActor):
             for _ in steps:
                 yield None
             yield Done(request.request_id, wire.document({}))
-        except GlintError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it meets, the master must not wait for it
             yield self.failure(request.request_id, error)
 
     def _destroy(self, model_id: int) -> None:

@@ -196,6 +196,9 @@ class Shelf:
         for model_id in [known for known in self._shards if known not in model_ids]:
             logger.info("server: model %d was destroyed while this server was away", model_id)
             self.destroy(model_id)
+        # The word that a creation was undone may have been lost with the connection.
+        for model_id in [kept for kept in self._reserved if kept not in model_ids]:
+            del self._reserved[model_id]
         self._lost = {model_id for model_id in model_ids if model_id not in self._shards}
 
     def close(self, *, clean: bool = True) -> None:
