@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options, console)
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; --resume goes on from the last checkpoint in {options.checkpoint}")
+        console.print(f"\ninterrupted; --resume goes on from what was last saved in {options.checkpoint}")
         return EXIT_INTERRUPTED
     except (CorpusError, ProofError, ResumeError, WorkerError, glintpy.GlintError) as error:
         # As it stands: its square brackets are no markup, and a traceback would hide the sentence.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Self
 
@@ -45,6 +46,8 @@ class Team:
         context = multiprocessing.get_context("spawn")
         # Ctrl-C reaches every process of a terminal. The workers inherit that it is held back and leave it
         # to the parent, which ends them; blocked and not ignored, the parent still hears it afterwards.
+        # The tracker comes first: multiprocessing starts it with the first process, and then unblocks SIGINT.
+        resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for share in shares:
