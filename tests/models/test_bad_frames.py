@@ -17,6 +17,7 @@ from glintpy.errors import (
     ModelError,
     ModelNotFound,
     ProtocolMismatch,
+    RemoteFailure,
     RemoteProtocolError,
     ShapeError,
 )
@@ -239,10 +240,10 @@ def test_a_push_that_is_repeated_is_answered_and_not_applied(target: Target) -> 
 def test_a_number_below_the_floor_is_passed_over_and_never_applied(target: Target) -> None:
     passed = target.peer.applied + 5
     wrong = replace(target.push(), sequence=target.peer.applied + 2, floor=passed + 1)
-    target.peer.refused(wrong, Expelled, "given up")
+    target.peer.refused(wrong, RemoteFailure, "given up")
     target.peer.applied = passed
     for sequence in (passed - 1, passed):
-        target.peer.refused(replace(target.push(), sequence=sequence, floor=1), Expelled, "given up")
+        target.peer.refused(replace(target.push(), sequence=sequence, floor=1), RemoteFailure, "given up")
     target.check()
 
 
