@@ -56,13 +56,21 @@ class Registry:
         try:
             # The file is opened by the thread that starts the master and used by the actor's thread alone.
             self._database = sqlite3.connect(where, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise ConfigError(f"can't use {where}: {error}") from error
+        try:
             # One master at a time: the lock is taken now and kept.
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
             self._check_format()
+        except ConfigError:
+            self._database.close()
+            raise
         except sqlite3.Error as error:
+            # Closed here: whoever looks at the error would keep the lock with it.
+            self._database.close()
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 raise ConfigError(
                     f"{where} is in use by another master; stop it, or use another directory"
