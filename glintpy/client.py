@@ -406,7 +406,8 @@ class Client:
             self._close(self._tie.settings.close_timeout_s)
         except (GlintError, TimeoutError) as failure:
             # The exception under way says more than this one, which must not hide it.
-            logger.error("while leaving after an error: %s", failure)  # noqa: TRY400 - its traceback says nothing
+            told = "; ".join([str(failure), *getattr(failure, "__notes__", ())])
+            logger.error("while leaving after an error: %s", told)  # noqa: TRY400 - its traceback says nothing
 
     def _close(self, flush_s: float | None) -> None:
         try:
