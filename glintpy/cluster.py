@@ -206,6 +206,8 @@ class LocalCluster:
             ``"local"``: threads of this process, for tests and notebooks.
         durability: ``"process"``: values lie in memory-mapped files.
         memory_limit: bytes for models on each server; None: what is free.
+        port: of the master, under ``"tcp"``; 0: any free one.
+        log_level: from which on lines of the processes are shown on stderr.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -223,6 +225,8 @@ class LocalCluster:
         scheme: Scheme = "tcp",
         durability: Literal["process"] = "process",
         memory_limit: int | None = None,
+        port: int = 0,
+        log_level: str = "warning",
     ) -> None:
         if type(servers) is not int or servers < 1:
             raise ConfigError(f"servers is at least 1, not {servers!r}")
@@ -232,8 +236,14 @@ class LocalCluster:
             raise ConfigError(f'durability is "process", not {durability!r}: there is no other level yet')
         if memory_limit is not None and (type(memory_limit) is not int or memory_limit < 1):
             raise ConfigError(f"memory_limit is a positive number of bytes, not {memory_limit!r}")
+        if type(port) is not int or not 0 <= port <= 65535 or (port and scheme != "tcp"):
+            raise ConfigError(
+                f'port is 0 to 65535, and of a cluster over "tcp"; not {port!r} over {scheme!r}'
+            )
         self._scheme: Scheme = scheme
         self._memory_limit = memory_limit
+        self._port = port
+        self._log_level = log_level
         self._owner_pid = os.getpid()
         self._private = Path(tempfile.mkdtemp(prefix="glintpy-", dir=_private_parent(data_dir)))
         self._data_dir = self._private if data_dir is None else Path(data_dir)
@@ -266,6 +276,11 @@ class LocalCluster:
     def master_pid(self) -> int:
         """The process of the master; this one's under ``local``."""
         return self._master.process.pid if isinstance(self._master, ProcessMember) else os.getpid()
+
+    @property
+    def master_is_alive(self) -> bool:
+        """Whether the master runs."""
+        return self._master is not None and self._master.is_alive()
 
     def client(self, **options: Any) -> Client:
         """Return a client of this cluster.
@@ -367,7 +382,7 @@ class LocalCluster:
 
             return LocalMember(start_master(address, data_dir=folder))
         arguments = ["master", "--address", address, "--data-dir", str(folder)]
-        return ProcessMember(arguments, self._private)
+        return self._process(arguments)
 
     def _new_server(self, index: int) -> Member:
         folder = self._data_dir / f"server-{index}"
@@ -384,11 +399,14 @@ class LocalCluster:
         arguments += ["--data-dir", str(folder)]
         if self._memory_limit is not None:
             arguments += ["--memory-limit", str(self._memory_limit)]
-        return ProcessMember(arguments, self._private)
+        return self._process(arguments)
+
+    def _process(self, arguments: list[str]) -> ProcessMember:
+        return ProcessMember([*arguments, "--log-level", self._log_level], self._private)
 
     def _listen_address(self, name: str) -> str:
         if self._scheme == "tcp":
-            return "tcp://127.0.0.1:0"
+            return f"tcp://127.0.0.1:{self._port if name == 'master' else 0}"
         if self._scheme == "ipc":
             return f"ipc://{self._private / name}.sock"
         return f"local://{uuid.uuid4().hex[:12]}-{name}"

@@ -64,10 +64,6 @@ class Node:
         self.stopped.wait(STOP_S)
 
 
-def _nothing() -> None:
-    """Close nothing."""
-
-
 def start_master(
     address: str = config.DEFAULT_ADDRESS,
     *,
@@ -116,7 +112,6 @@ def start_server(
     insecure: bool = False,
     settings: config.ServerSettings | None = None,
     membership: config.MembershipSettings | None = None,
-    on_beat: Callable[[], None] = _nothing,
     on_refused: Callable[[GlintError], None] | None = None,
     keep_trying: Callable[[], bool] = lambda: True,
 ) -> Node:
@@ -131,7 +126,6 @@ def start_server(
         insecure: allow an address that others than this machine's programs can reach.
         settings: limits.
         membership: heartbeats and the time to join.
-        on_beat: called at each heartbeat, in the heart's thread.
         on_refused: called when the master refuses the server after it had joined; None: log it.
         keep_trying: asked now and then while the master doesn't answer; False gives up.
 
@@ -165,7 +159,6 @@ def start_server(
         listeners=Listeners(
             joined=lambda content: _joined(actor, folder, content),
             arrived=lambda frames: actor.tell(FromMaster(frames)),
-            beat=on_beat,
             refused=on_refused or _log_refusal,
         ),
     )

@@ -21,6 +21,9 @@ from glintpy import config
 from glintpy.errors import ConfigError
 from glintpy.transport.base import Buffer, Delivery
 
+LIBZMQ_VERSION: str = zmq.zmq_version()
+"""Of the library under pyzmq."""
+
 COPY_BYTES_MAX = 16 * config.KIB
 """Frames up to this size are cheaper copied than reference-counted through libzmq."""
 

@@ -1,0 +1,253 @@
+"""``glintpy master``, ``server`` and ``local``: nodes in the foreground; knows no model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glintpy import config
+from glintpy.cli import foreground, options
+from glintpy.cli.configfile import add_command
+from glintpy.cli.output import Failed, log_to_stderr
+from glintpy.cli.reach import can_listen
+from glintpy.errors import Expelled, GlintError
+
+if TYPE_CHECKING:
+    from glintpy.cluster import LocalCluster
+    from glintpy.nodes import Node
+
+logger = logging.getLogger("glintpy.cli")
+
+_LIMITS = config.ServerSettings()
+_WATCH = config.MembershipSettings()
+
+_PANEL = "Run a cluster"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    add_command(app, "master", _master, panel=_PANEL, table="master")
+    add_command(app, "server", _server, panel=_PANEL, table="server")
+    add_command(app, "local", _local, panel=_PANEL, table="local")
+
+
+def _master(
+    context: typer.Context,
+    *,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = config.MASTER_PORT,
+    address: options.Address = None,
+    insecure: options.Insecure = False,
+    data_dir: options.DataDir = None,
+    silent_s: options.Silent = _WATCH.silent_s,
+    hung_s: options.Hung = _WATCH.hung_s,
+    client_gone_s: options.ClientGone = _WATCH.client_gone_s,
+    tick_s: options.Tick = _WATCH.tick_s,
+    log_level: options.Level = options.LogLevel.INFO,
+    parent: options.Parent = 0,
+    private: options.Private = None,
+    config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
+) -> None:
+    """Run the master, which knows servers and models and is on the path of no request.
+
+    Prints its address when it is ready. Ctrl-C and SIGTERM stop it in good order.
+    """
+    log_to_stderr(log_level)
+    where = _where(context, host, port, address)
+    settings = config.MembershipSettings(
+        silent_s=silent_s, hung_s=hung_s, client_gone_s=client_gone_s, tick_s=tick_s
+    )
+
+    def start(_: foreground.Signals) -> Node:
+        from glintpy.nodes import start_master  # noqa: PLC0415 - loads numpy and ZeroMQ
+
+        node = start_master(where, data_dir=data_dir, insecure=insecure, settings=settings)
+        if not parent:
+            logger.info("start servers with: glintpy server --master %s", node.address)
+        return node
+
+    _run_node("master", start, parent=parent, private=private)
+
+
+def _server(
+    context: typer.Context,
+    *,
+    master: options.Master = config.DEFAULT_ADDRESS,
+    name: options.ServerName = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 0,
+    address: options.Address = None,
+    advertise: options.Advertise = None,
+    insecure: options.Insecure = False,
+    data_dir: options.DataDir = None,
+    memory_limit: options.MemoryLimit = None,
+    budget_bytes: options.Budget = _LIMITS.budget_bytes,
+    window_bytes_max: options.WindowMax = _LIMITS.window_bytes_max,
+    window_bytes_min: options.WindowMin = _LIMITS.window_bytes_min,
+    answers_bytes_max: options.AnswersMax = _LIMITS.answers_bytes_max,
+    sessions_max: options.SessionsMax = _LIMITS.sessions_max,
+    session_idle_s: options.SessionIdle = _LIMITS.session_idle_s,
+    session_expiry_s: options.SessionExpiry = _LIMITS.session_expiry_s,
+    cut_idle_s: options.CutIdle = _LIMITS.cut_idle_s,
+    slice_cells: options.SliceCells = _LIMITS.slice_cells,
+    beat_s: options.Beat = _WATCH.beat_s,
+    join_timeout_s: options.JoinTimeout = _WATCH.join_timeout_s,
+    tick_s: options.Tick = _WATCH.tick_s,
+    log_level: options.Level = options.LogLevel.INFO,
+    parent: options.Parent = 0,
+    private: options.Private = None,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Run a server, which holds a part of each model and answers pulls and pushes.
+
+    Prints its address when the master has taken it. Ctrl-C and SIGTERM stop it in good order.
+    """
+    given = locals()
+    log_to_stderr(log_level)
+    where = _where(context, host, port, address)
+    settings = config.ServerSettings(**_of(config.ServerSettings, given))
+    membership = config.MembershipSettings(**_of(config.MembershipSettings, given))
+    _check_windows(settings)
+
+    def start(signals: foreground.Signals) -> Node:
+        from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
+
+        return start_server(
+            master,
+            address=where,
+            advertise=_advertised(advertise),
+            name=name,
+            data_dir=data_dir,
+            insecure=insecure,
+            settings=settings,
+            membership=membership,
+            on_refused=_Refusals(signals),
+            keep_trying=lambda: not signals.is_asked,
+        )
+
+    _run_node("server", start, parent=parent, private=private)
+
+
+def _local(
+    servers: Annotated[int, typer.Option("--servers", min=1, max=1000, help="How many servers to run.")] = 2,
+    *,
+    port: options.Port = config.MASTER_PORT,
+    data_dir: options.DataDir = None,
+    memory_limit: options.MemoryLimit = None,
+    log_level: options.Level = options.LogLevel.INFO,
+    config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
+) -> None:
+    """Run a whole cluster on this machine, a master and servers, until Ctrl-C.
+
+    Without --data-dir the models go when it stops.
+    """
+    log_to_stderr(log_level)
+    if port and not can_listen("127.0.0.1", port):
+        raise Failed(
+            f"can't listen at tcp://127.0.0.1:{port}: the port is taken. See who answers there with: "
+            "glintpy status; or take another with --port (0: any free one)"
+        )
+    started: list[LocalCluster] = []
+
+    def start(_: foreground.Signals) -> LocalCluster:
+        from glintpy.cluster import LocalCluster  # noqa: PLC0415 - loads numpy and ZeroMQ
+
+        cluster = LocalCluster(
+            servers, data_dir=data_dir, memory_limit=memory_limit, port=port, log_level=log_level.value
+        )
+        started.append(cluster)
+        kept = (
+            f"models are kept in {data_dir}"
+            if data_dir
+            else "models go when it stops (--data-dir keeps them)"
+        )
+        logger.info("%d servers; %s; Ctrl-C stops it", servers, kept)
+        return cluster
+
+    foreground.run("local", start, look=_Deaths(started), interrupts=True)
+
+
+class _Deaths:
+    """Says which processes of a local cluster have ended unasked."""
+
+    def __init__(self, started: list[LocalCluster]) -> None:
+        self._started = started
+        self._known: set[int] = set()
+
+    def __call__(self) -> str:
+        for cluster in self._started:
+            if not cluster.master_is_alive:
+                return "the master's process has ended"
+            for view in cluster.servers:
+                if not view.is_alive and view.pid not in self._known:
+                    self._known.add(view.pid)
+                    logger.error("the process of server-%d (pid %d) has ended", view.index, view.pid)
+            if not any(view.is_alive for view in cluster.servers):
+                return "the processes of all servers have ended"
+        return ""
+
+
+class _Refusals:
+    """What the master says against a server that had joined: in the heart's thread."""
+
+    def __init__(self, signals: foreground.Signals) -> None:
+        self._signals = signals
+        self._last = ""
+
+    def __call__(self, error: GlintError) -> None:
+        if isinstance(error, Expelled):
+            # Another process is this server now; going on would only confuse clients.
+            self._signals.ask_to_stop(str(error))
+        elif str(error) != self._last and not self._signals.is_starting:
+            # Anything else may be mended at the master's side, and the models wait here meanwhile.
+            logger.error("the master refuses this server, which tries again: %s", error)
+        self._last = str(error)
+
+
+def _run_node(role: str, start: Any, *, parent: int, private: Any) -> None:
+    nodes: list[Node] = []
+
+    def start_and_note(signals: foreground.Signals) -> Node:
+        nodes.append(start(signals))
+        return nodes[0]
+
+    def look() -> str:
+        return f"the {role} stopped by itself" if nodes[0].stopped.is_set() else ""
+
+    foreground.run(role, start_and_note, look=look, parent=parent, private=private)
+
+
+def _where(context: typer.Context, host: str, port: int, address: str | None) -> str:
+    if address is None:
+        return f"tcp://[{host.strip('[]')}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    for name in ("host", "port"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--address {address} says it all; leave --{name} out")
+    return address
+
+
+def _advertised(advertise: str | None) -> str | None:
+    if advertise is None or "://" in advertise or ":" not in advertise:
+        return advertise
+    from glintpy.transport import scheme_of  # noqa: PLC0415 - beside what is loaded anyway by then
+
+    scheme_of(f"tcp://{advertise}")
+    return f"tcp://{advertise}"
+
+
+def _of(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Return those values that are fields of a kind of settings."""
+    return {field.name: given[field.name] for field in fields(kind) if field.name in given}
+
+
+def _check_windows(settings: config.ServerSettings) -> None:
+    low, high, budget = settings.window_bytes_min, settings.window_bytes_max, settings.budget_bytes
+    if not low <= high <= budget:
+        raise Failed(
+            f"--window-min ({low} bytes) is at most --window-max ({high}), and that at most --budget ({budget})",
+            exit_code=2,
+        )
