@@ -17,10 +17,9 @@ protocol, partitioning and updaters; config and futures; errors. ``ARCHITECTURE.
 from __future__ import annotations
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from glintpy import partitioning
-from glintpy.client import Client
-from glintpy.cluster import LocalCluster, local
 from glintpy.errors import (
     AccessDenied,
     CheckpointCorrupt,
@@ -54,11 +53,16 @@ from glintpy.errors import (
     ServerLost,
     ShapeError,
 )
-from glintpy.futures import Future, gather
-from glintpy.models.buffered import PushBuffer
-from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
-from glintpy.models.matrix import BigMatrix
-from glintpy.models.vector import BigVector
+
+if TYPE_CHECKING:
+    from glintpy import partitioning
+    from glintpy.client import Client
+    from glintpy.cluster import LocalCluster, local
+    from glintpy.futures import Future, gather
+    from glintpy.models.buffered import PushBuffer
+    from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
+    from glintpy.models.matrix import BigMatrix
+    from glintpy.models.vector import BigVector
 
 __version__ = "0.1.0"
 
@@ -108,5 +112,35 @@ __all__ = [
     "local",
     "partitioning",
 ]
+
+_HOMES = {
+    "BigMatrix": "glintpy.models.matrix",
+    "BigVector": "glintpy.models.vector",
+    "Client": "glintpy.client",
+    "ColumnIterator": "glintpy.models.iterators",
+    "Future": "glintpy.futures",
+    "LocalCluster": "glintpy.cluster",
+    "PushBuffer": "glintpy.models.buffered",
+    "RowBlockIterator": "glintpy.models.iterators",
+    "RowIterator": "glintpy.models.iterators",
+    "gather": "glintpy.futures",
+    "local": "glintpy.cluster",
+}
+"""Where the names live that are imported when first used: numpy and ZeroMQ take half a second, in which
+``glintpy --help`` has long answered, and ``glintpy doctor`` can say what is wrong with them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "partitioning":
+        return import_module("glintpy.partitioning")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 logging.getLogger("glintpy").addHandler(logging.NullHandler())
