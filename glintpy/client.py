@@ -232,6 +232,7 @@ class Client:
             MasterUnreachable: the master did not answer.
         """
         model_id = self._ask(lambda request_id: OpenModel(request_id, 0, name))["model_id"]
+        self._tie.runtime().pushes.wait(self._tie.settings.timeout_s, model_id)
         self._ask(lambda request_id: DestroyModel(request_id, model_id))
 
     def load(

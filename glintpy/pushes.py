@@ -42,6 +42,12 @@ class OpenPushes:
             self._failed = [entry for entry in self._failed if not entry[2].seen][-self.UNSEEN_MAX :]
             self._failed.append((model_id, model, future))
 
+    def wait(self, timeout_s: float | None, model_id: int | None = None) -> int:
+        """Wait until every push issued before has its outcome, whatever it is; return how many have none yet."""
+        with self._lock:
+            waiting = [entry[2] for entry in self._open.values() if model_id in {None, entry[0]}]
+        return len(concurrent.futures.wait(waiting, timeout_s).not_done)
+
     def flush(self, timeout_s: float | None, model_id: int | None = None) -> None:
         """Wait until every push issued before has its outcome.
 
@@ -49,11 +55,9 @@ class OpenPushes:
             TimeoutError: not all had one in time.
             GlintError: the first failure that nobody has looked at, with the others as notes.
         """
-        with self._lock:
-            waiting = [entry[2] for entry in self._open.values() if model_id in {None, entry[0]}]
-        _, pending = concurrent.futures.wait(waiting, timeout_s)
-        if pending:
-            raise TimeoutError(f"{len(pending)} pushes have no outcome after {timeout_s:g} s; they go on")
+        num_pending = self.wait(timeout_s, model_id)
+        if num_pending:
+            raise TimeoutError(f"{num_pending} pushes have no outcome after {timeout_s:g} s; they go on")
         unseen = self._take_unseen(model_id)
         if unseen:
             first, *others = [future.exception() for _, _, future in unseen]

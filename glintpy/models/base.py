@@ -156,16 +156,24 @@ class BigModel:
     def destroy(self, timeout_s: float | None = _KEEP) -> None:
         """End the model on all servers; from then on everything on it raises ``ModelNotFound``, everywhere.
 
+        Pushes to it that this process issued before get their outcome first; others' may fail.
+
         Args:
-            timeout_s: seconds to wait; the client's setting if not given.
+            timeout_s: seconds to wait for those pushes, and then for the master; the client's setting if not given.
 
         Raises:
             ModelNotFound: it was destroyed before.
             MasterUnreachable: the master did not answer.
         """
+        limit_s = self._timeout_s if timeout_s is _KEEP else timeout_s
+        self._destroy(limit_s, flush_s=limit_s)
+
+    def _destroy(self, limit_s: float | None, *, flush_s: float | None) -> None:
         self._check_exists()
         runtime = self._tie.runtime()
-        limit_s = self._timeout_s if timeout_s is _KEEP else timeout_s
+        # Pushes go to the servers and this goes by the master: it would overtake those that nobody waited for, and
+        # they'd fail, in some parts or all, though they were issued first.
+        runtime.pushes.wait(flush_s, self._info.model_id)
         runtime.ask_master(
             lambda request_id: DestroyModel(request_id, self._info.model_id), timeout_s=limit_s
         )
@@ -202,9 +210,11 @@ class BigModel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         if not self._destroyed:
-            self.destroy()
+            # After an error nobody should wait long for pushes to a model that ends.
+            flush_s = self._timeout_s if kind is None else self._tie.settings.close_timeout_s
+            self._destroy(self._timeout_s, flush_s=flush_s)
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,408 @@
+"""A model's life: names, handles, views, pickles, and what is left when it is destroyed."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glintpy import (
+    BigMatrix,
+    BigVector,
+    Client,
+    ConfigError,
+    LocalCluster,
+    ModelExists,
+    ModelNotFound,
+    NotEnoughMemory,
+    PushBuffer,
+    ShapeError,
+)
+from glintpy.partitioning import CyclicPartitioner, RangePartitioner
+from glintpy.testing.partitioners import TablePartitioner, scattered
+
+
+class Blocks(RangePartitioner):
+    """A custom partitioner that needs nothing but the two numbers."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(3, scheme="local") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with cluster.client() as connected:
+        yield connected
+
+
+# --- making -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [-1, 1.0, "3", None, True, np.float64(2), [3]])
+def test_sizes_are_integers_of_at_least_zero(client: Client, size: Any) -> None:
+    before = client.models()
+    for make in (lambda: client.vector(size), lambda: client.matrix(size, 2), lambda: client.matrix(2, size)):
+        with pytest.raises(ShapeError):
+            make()
+    assert client.models() == before
+
+
+def test_sizes_may_be_numpy_integers(client: Client) -> None:
+    with client.matrix(np.int8(3), np.uint64(2)) as matrix:
+        assert matrix.shape == (3, 2)
+        assert all(type(size) is int for size in matrix.shape)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "dtype"), [(2**40, 1, "int8"), (1, 2**40, "bool"), (2**20, 2**25, "uint8")]
+)
+def test_a_model_beyond_the_memory_is_refused_with_the_numbers(
+    client: Client, rows: int, cols: int, dtype: str
+) -> None:
+    with pytest.raises(NotEnoughMemory, match=r"needs \d+ bytes .* \d+ are free"):
+        client.matrix(rows, cols, dtype=dtype)
+    assert sum(server["holds"]["model_bytes"] for server in client.status()["servers"]) == 0
+
+
+def test_sizes_that_no_machine_can_address_are_shapes_that_dont_exist(client: Client) -> None:
+    with pytest.raises(ShapeError, match="can't be addressed"):
+        client.matrix(2**40, 2**40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"partitioner": "hash"}, "hash"),
+        ({"partitions_per_server": 0}, "partitions_per_server"),
+        ({"updater": "adagrad"}, "adagrad"),
+        ({"init": ("cauchy", 0, 1)}, "cauchy"),
+        ({"seed": 0.5}, "seed"),
+        ({"finite": 1}, "finite"),
+        ({"name": ""}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "a" * 129}, "name"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(
+    client: Client, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        client.matrix(3, 2, **options)
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 128, "with spaces/and: more", "größer 模型"])
+def test_a_name_may_have_any_printable_characters(client: Client, name: str) -> None:
+    with client.vector(2, name=name) as vector:
+        vector.push([0], 1.0).result()
+        assert client.open(name)[0] == 1.0
+        assert client.models() == [name]
+
+
+def test_models_without_a_name_get_different_ones(client: Client) -> None:
+    with client.vector(1) as first, client.vector(1) as second, client.matrix(1, 1) as third:
+        assert len({first.name, second.name, third.name}) == 3
+        assert first != second
+        assert sorted(client.models()) == sorted([first.name, second.name, third.name])
+
+
+# --- one name, one model --------------------------------------------------------------------------------------------
+
+SAME: dict[str, Any] = {"dtype": "int32", "partitions_per_server": 2, "init": 3, "seed": 1}
+
+DIFFERENT: list[tuple[str, Callable[[Client], object]]] = [
+    ("num_rows", lambda client: client.matrix(9, 2, name="one", exist_ok=True, **SAME)),
+    ("num_cols", lambda client: client.matrix(8, 3, name="one", exist_ok=True, **SAME)),
+    ("num_cols", lambda client: client.vector(8, name="one", exist_ok=True, **SAME)),
+    *[
+        (
+            field,
+            lambda client, field=field, value=value: client.matrix(
+                8, 2, name="one", exist_ok=True, **{**SAME, field: value}
+            ),
+        )
+        for field, value in [
+            ("dtype", "int64"),
+            ("partitioner", "cyclic"),
+            ("partitions_per_server", 3),
+            ("init", 4),
+            ("seed", 2),
+            ("finite", True),
+        ]
+    ],
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "make"), DIFFERENT, ids=[f"{index}-{row[0]}" for index, row in enumerate(DIFFERENT)]
+)
+def test_exist_ok_names_what_differs(client: Client, field: str, make: Callable[[Client], object]) -> None:
+    with client.matrix(8, 2, name="one", **SAME) as matrix:
+        with pytest.raises(ModelExists, match=field):
+            make(client)
+        assert np.all(matrix.pull().result() == 3)
+
+
+def test_exist_ok_finds_the_model_with_its_values(cluster: LocalCluster, client: Client) -> None:
+    with client.matrix(8, 2, name="one", exist_ok=True, **SAME) as matrix, cluster.client() as other:
+        matrix.push([1], 5).result()
+        again = other.matrix(8, 2, name="one", exist_ok=True, **SAME)
+        assert again == matrix
+        assert again[1].tolist() == [8, 8]
+        with pytest.raises(ModelExists, match="one"):
+            other.matrix(8, 2, name="one", **SAME)
+
+
+def test_programs_that_start_alike_share_one_model(cluster: LocalCluster) -> None:
+    clients = [cluster.client() for _ in range(4)]
+    found: list[BigVector] = []
+
+    def start(client: Client) -> None:
+        vector = client.vector(7, name="shared", exist_ok=True, init=("uniform", 0, 1), seed=3)
+        vector.push(None, 1.0).result()
+        found.append(vector)
+
+    threads = [threading.Thread(target=start, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert np.all(found[0].pull().result() >= 4.0)
+    found[0].destroy()
+    for client in clients:
+        client.close()
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_opened_as_what_it_is(cluster: LocalCluster, client: Client) -> None:
+    with (
+        client.matrix(5, 2, dtype="int16", partitioner="cyclic") as matrix,
+        client.vector(5, finite=True) as vector,
+        cluster.client() as other,
+    ):
+        opened, opened_vector = other.open(matrix.name), other.open(vector.name)
+        assert type(opened) is BigMatrix
+        assert (opened, opened.shape, opened.dtype) == (matrix, (5, 2), np.dtype("int16"))
+        assert opened.partitioner == matrix.partitioner
+        assert type(opened_vector) is BigVector
+        assert (opened_vector.finite, opened_vector.num_cols, opened_vector.size) == (True, None, 5)
+
+
+def test_a_model_that_is_not_there_is_not_found_at_once(client: Client) -> None:
+    with pytest.raises(ModelNotFound, match="nobody"):
+        client.open("nobody")
+
+
+def test_open_waits_for_somebody_to_make_the_model(cluster: LocalCluster, client: Client) -> None:
+    opened = []
+    with cluster.client() as other:
+        waiting = threading.Thread(target=lambda: opened.append(other.open("later", wait_s=60)))
+        waiting.start()
+        with client.vector(3, name="later") as made:
+            waiting.join()
+            assert opened == [made]
+
+
+def test_a_custom_partitioner_is_given_again_by_who_opens_the_model(
+    cluster: LocalCluster, client: Client
+) -> None:
+    partitioner = scattered(20, 4)
+    with client.vector(20, dtype="int64", partitioner=partitioner) as vector:
+        vector.push(None, np.arange(20)).result()
+        with pytest.raises(ConfigError, match="custom"):
+            client.open(vector.name)
+        for other_one in (scattered(20, 5), CyclicPartitioner(20, 4)):
+            with pytest.raises(ConfigError, match="partitioner"):
+                client.open(vector.name, partitioner=other_one)
+        assert client.open(vector.name, partitioner=partitioner)[:].tolist() == list(range(20))
+    with pytest.raises(ShapeError, match="20 keys"):
+        client.vector(21, partitioner=partitioner)
+    with client.vector(20, dtype="int64", partitioner=Blocks(20, 4)) as vector:
+        vector.push(None, np.arange(20)).result()
+        with cluster.client(allow=[Blocks]) as other:
+            assert other.open(vector.name)[:].tolist() == list(range(20))
+
+
+def test_a_partitioner_may_leave_partitions_empty(client: Client) -> None:
+    partitioner = TablePartitioner([3, 3, 0, 3], 5)
+    with client.matrix(4, 2, dtype="int64", partitioner=partitioner) as matrix:
+        matrix.push([0, 1, 2, 3, 0], np.arange(10).reshape(5, 2)).result()
+        assert matrix.pull().result().tolist() == [[8, 10], [2, 3], [4, 5], [6, 7]]
+
+
+# --- handles --------------------------------------------------------------------------------------------------------
+
+
+def test_handles_to_one_model_are_equal_and_hash_alike(cluster: LocalCluster, client: Client) -> None:
+    with client.vector(3) as vector, client.vector(3) as stranger, cluster.client() as other:
+        opened = other.open(vector.name)
+        assert {vector, opened, vector.with_options(timeout_s=1)} == {vector}
+        assert vector != stranger
+        assert vector != vector.name
+
+
+def test_a_model_says_what_it_is(client: Client) -> None:
+    with client.matrix(5, 3, dtype="float16", partitioner="cyclic", name="said") as matrix:
+        assert repr(matrix) == (
+            "BigMatrix('said', shape=(5, 3), dtype=float16, partitioner=cyclic, servers=3)"
+        )
+        assert (len(matrix), matrix.num_rows, matrix.num_cols, matrix.num_bytes) == (5, 5, 3, 30)
+    assert "destroyed" in repr(matrix)
+    with client.vector(4, dtype="int8", name="said") as vector:
+        assert repr(vector) == "BigVector('said', shape=(4,), dtype=int8, partitioner=range, servers=3)"
+        assert (len(vector), vector.size, vector.num_bytes) == (4, 4, 4)
+
+
+def test_what_would_pull_everything_or_not_be_atomic_says_what_to_do(client: Client) -> None:
+    with client.vector(3) as vector, client.matrix(3, 2) as matrix:
+        for model in (vector, matrix):
+            with pytest.raises(TypeError, match=r"pull\(rows\)"):
+                0.0 in model  # noqa: B015 - it raises
+            with pytest.raises(TypeError, match="len"):
+                bool(model)
+            with pytest.raises(TypeError, match=r"push\(rows, delta\)"):
+                model[0] = 1.0
+            with pytest.raises(TypeError, match=r"push\(rows, delta\)"):
+                model[0] += 1.0
+            assert not np.asarray(model).any()
+
+
+def test_a_view_with_options_is_the_same_model(client: Client) -> None:
+    with client.vector(3) as vector:
+        view = vector.with_options(timeout_s=None, on_server_lost="raise")
+        view.push([1], 2.0)
+        assert view.pull().result().tolist() == [0.0, 2.0, 0.0]
+        for options in (
+            {"timeout_s": 0},
+            {"timeout_s": "1"},
+            {"timeout_s": True},
+            {"on_server_lost": "shrug"},
+        ):
+            with pytest.raises(ConfigError):
+                vector.with_options(**options)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_handle_pickles(client: Client, protocol: int) -> None:
+    with client.matrix(20, 2, dtype="int64", partitioner=scattered(20, 4)) as matrix:
+        matrix.push([7], 3)
+        copy = pickle.loads(pickle.dumps(matrix, protocol))  # noqa: S301 - our own bytes
+        assert copy == matrix
+        assert copy.partitioner == matrix.partitioner
+        matrix.flush()
+        copy.push([7], 4)
+        assert copy[7].tolist() == [7, 7]
+
+
+def test_a_client_pickles(client: Client) -> None:
+    with client.vector(3, name="pickled") as vector:
+        copy = pickle.loads(pickle.dumps(client))  # noqa: S301 - our own bytes
+        assert copy.open("pickled") == vector
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_destroying_waits_for_pushes_that_nobody_waited_for(by_name: bool) -> None:
+    with LocalCluster(3, scheme="local") as cluster, cluster.client() as client:
+        vector = client.vector(9)
+        cluster.stop_server(1)
+        push = vector.push(None, 1.0)  # a third of it can't arrive
+        destroy = (lambda: client.destroy(vector.name)) if by_name else vector.destroy
+        destroying = threading.Thread(target=destroy)
+        destroying.start()
+        cluster.restart_server(1)
+        destroying.join()
+        assert push.exception() is None
+        with pytest.raises(ModelNotFound):
+            client.open(vector.name)
+
+
+def test_everything_on_a_destroyed_model_says_so_to_everyone(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    matrix = client.matrix(6, 2)
+    with cluster.client() as other:
+        handles = [
+            matrix,
+            other.open(matrix.name),
+            pickle.loads(pickle.dumps(matrix)),  # noqa: S301 - our own bytes
+            client.open(matrix.name),
+        ]
+        for handle in handles:
+            handle.pull().result()
+        matrix.destroy()
+        for handle in handles:
+            for ask in _everything(handle, tmp_path / "gone"):
+                with pytest.raises(ModelNotFound):
+                    ask()
+        for open_it in (client.open, other.open):
+            with pytest.raises(ModelNotFound, match=matrix.name):
+                open_it(matrix.name)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_buffer_of_a_destroyed_model_says_so(client: Client) -> None:
+    vector = client.vector(3)
+    buffer = PushBuffer(vector)
+    buffer.push([1], 1.0)
+    vector.destroy()
+    with pytest.raises(ModelNotFound):
+        buffer.flush().result()
+
+
+def test_a_push_refused_because_the_model_is_gone_is_reported_by_flush(cluster: LocalCluster) -> None:
+    with cluster.client() as client:
+        vector = client.vector(3)
+        stale = client.open(vector.name)
+        vector.destroy()
+        stale.push([0], 1.0)
+        with pytest.raises(ModelNotFound):
+            client.flush()
+        client.flush()
+
+
+def test_a_name_is_free_again_and_old_handles_dont_reach_the_new_model(client: Client) -> None:
+    old = client.vector(3, name="reused")
+    stale = client.open("reused")
+    old.destroy()
+    with client.vector(3, name="reused") as new:
+        with pytest.raises(ModelNotFound):
+            stale.push([0], 1.0).result()
+        assert not new.pull().result().any()
+        assert new != old
+
+
+def test_leaving_with_destroys_also_by_an_exception(client: Client) -> None:
+    with pytest.raises(ZeroDivisionError), client.vector(3, name="short") as vector:
+        vector.push([0], 1 / 0)
+    assert "short" not in client.models()
+    with client.vector(3) as vector:
+        vector.destroy()  # leaving does nothing more
+
+
+def _everything(handle: BigMatrix, folder: Path) -> list[Callable[[], object]]:
+    return [
+        lambda: handle.pull().result(),
+        lambda: handle.pull([1]).result(),
+        lambda: handle.push([1], 1.0).result(),
+        lambda: handle.push_pull([1], 1.0).result(),
+        lambda: handle[3],
+        lambda: np.asarray(handle),
+        lambda: list(handle),
+        lambda: handle.save(str(folder)),
+        lambda: handle.with_options(timeout_s=5).pull().result(),
+        handle.destroy,
+    ]
