@@ -189,16 +189,17 @@ class RequestActor(pykka.ThreadingActor):
         for message in messages:
             answer = self._answer_to(peer, message)
             if answer is not None:
-                answers.append(wire.encode(answer))
+                answers.append(answer)
         for joined in wire.merge(answers):
             self.outlet.send(peer, joined)
 
-    def _answer_to(self, peer: bytes, message: Message) -> Message | None:
+    def _answer_to(self, peer: bytes, message: Message) -> list[wire.Buffer] | None:
         try:
             answer = self.handle(peer, message)
+            # In here: an answer that can't travel is no answer, and its request must have one.
+            return None if answer is None or isinstance(answer, Later) else wire.encode(answer)
         except Exception as error:  # noqa: BLE001 - whatever one request meets is its own answer
-            return self.failure(message.request_id, error, part=getattr(message, "part", 0))
-        return None if isinstance(answer, Later) else answer
+            return wire.encode(self.failure(message.request_id, error, part=getattr(message, "part", 0)))
 
     def _malformed(self, peer: bytes, frames: list[Any], error: RemoteProtocolError) -> None:
         self.num_malformed += 1
