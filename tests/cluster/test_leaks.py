@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from pathlib import Path
 
 import glintpy
 from tests.cluster.helpers import holdings, num_descriptors, until
+from tests.leftovers import Leftovers
 
 
 def server_descriptors(cluster: glintpy.LocalCluster) -> list[int]:
@@ -24,7 +24,7 @@ def test_clients_that_come_and_go_leave_nothing_on_the_servers(
 ) -> None:
     vector = client.vector(100, dtype="int64", name="visited")
     vector.push(None, 1).result()
-    before, threads, descriptors = server_descriptors(cluster), threading.active_count(), num_descriptors()
+    before, here = server_descriptors(cluster), Leftovers.now()
     for _ in range(30):
         with cluster.client() as visitor:
             visitor.open("visited").push(None, 1)
@@ -33,8 +33,7 @@ def test_clients_that_come_and_go_leave_nothing_on_the_servers(
     # A session takes a row of receipts until its client says good-bye.
     until(lambda: [h["sessions"] for h in holdings(client).values()] == [1, 1], "the sessions have ended")
     until(lambda: server_descriptors(cluster) == before, "the servers have closed the connections")
-    until(lambda: threading.active_count() == threads, "the threads here have ended")
-    until(lambda: num_descriptors() <= descriptors, "the descriptors here are closed")
+    here.check("thirty clients")
 
 
 def test_models_that_come_and_go_leave_no_file_and_no_descriptor(
