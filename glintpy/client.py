@@ -25,7 +25,7 @@ from glintpy.protocol.messages import (
     OpenModel,
     ServerStatus,
 )
-from glintpy.protocol.spec import Init, ModelInfo, ModelSpec
+from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, check_name
 from glintpy.ties import Tie, share
 
 logger = logging.getLogger("glintpy.client")
@@ -197,9 +197,10 @@ class Client:
 
         Raises:
             ModelNotFound: there is no such model.
-            ConfigError: it has a custom partitioner that was not given, or another one.
+            ConfigError: it has a custom partitioner that was not given, or another one; or what can't be a name.
             MasterUnreachable: the master did not answer.
         """
+        check_name(name)
         end = time.monotonic() + wait_s
         while True:
             try:

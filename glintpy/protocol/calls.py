@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from glintpy.errors import GlintError
+from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
 from glintpy.protocol.messages import Failure, Message
@@ -165,7 +165,14 @@ class Asks:
         encoded = []
         for call in queue:
             if not call.is_settled:
+                try:
+                    frames = wire.encode(call.build(Stamp()))
+                except LocalProtocolError as error:
+                    # One that can't travel fails by itself; the others behind it in the queue go on.
+                    del self._open[call.request_id]
+                    call.finish(Failed(error, "unsent"))
+                    continue
                 call.attempts += 1
                 call.sent_at = now
-                encoded.append(wire.encode(call.build(Stamp())))
+                encoded.append(frames)
         return encoded

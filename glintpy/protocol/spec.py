@@ -56,10 +56,7 @@ class ModelSpec:
         Raises:
             ShapeError, DTypeError, ConfigError: with the number that is wrong.
         """
-        if type(self.name) is not str or not _NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {self.name!r:.80}"
-            )
+        check_name(self.name)
         _check_size("rows", self.num_rows)
         if self.num_cols is not None:
             _check_size("cols", self.num_cols)
@@ -197,6 +194,18 @@ class ModelInfo:
         if not all(type(owner) is int and 0 <= owner < len(servers) for owner in found.owners):
             raise RemoteProtocolError(f"a model's description with owners outside its {len(servers)} servers")
         return found
+
+
+def check_name(name: Any) -> None:
+    """Refuse what can't be a model's name.
+
+    Raises:
+        ConfigError: with the name, or its beginning.
+    """
+    if type(name) is not str or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {name!r:.80}"
+        )
 
 
 def num_partitions(*, num_keys: int, partitions_per_server: int, num_servers: int) -> int:
