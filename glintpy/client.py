@@ -69,6 +69,8 @@ class Client:
     ) -> None:
         if type(queued_bytes_max) is not int or queued_bytes_max < 1:
             raise ConfigError(f"queued_bytes_max is a positive number of bytes, not {queued_bytes_max!r}")
+        if name is not None:
+            check_name(name, whose="a client's")
         settings = config.ClientSettings(
             timeout_s=check_timeout(timeout_s),
             on_server_lost=check_on_server_lost(on_server_lost),

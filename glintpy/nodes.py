@@ -21,6 +21,7 @@ from glintpy.actors.server import Admitted, FromMaster, ServerActor
 from glintpy.actors.shelf import Shelf
 from glintpy.errors import AccessDenied, ConfigError, GlintError
 from glintpy.heart import Frames, Heart, Identity, Listeners
+from glintpy.protocol.spec import check_name
 from glintpy.storage.journal import Journal
 from glintpy.storage.registry import Registry
 from glintpy.transport import Listener, listen, scheme_of
@@ -137,6 +138,8 @@ def start_server(
     """
     check_reach(address, insecure=insecure)
     scheme_of(master)
+    if name is not None:
+        check_name(name, whose="a server's")
     membership = membership or config.MembershipSettings()
     folder = None if data_dir is None else Path(data_dir)
     control = _Control()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -286,10 +287,11 @@ def check_timeout(timeout_s: Any) -> float | None:
     """
     if timeout_s is None:
         return None
+    largest_s = sys.float_info.max  # an int may be larger, and then it is no float
     if (
         isinstance(timeout_s, bool)
         or not isinstance(timeout_s, int | float)
-        or not 0 < timeout_s < float("inf")
+        or not 0 < timeout_s <= largest_s
     ):
         raise ConfigError(f"timeout_s is a positive number of seconds, or None for ever; not {timeout_s!r}")
     return float(timeout_s)

@@ -196,15 +196,19 @@ class ModelInfo:
         return found
 
 
-def check_name(name: Any) -> None:
-    """Refuse what can't be a model's name.
+def check_name(name: Any, *, whose: str = "a model's") -> None:
+    """Refuse what can't be a name: it travels in headers, and stands in lists and logs.
+
+    Args:
+        name: anything.
+        whose: for the message.
 
     Raises:
         ConfigError: with the name, or its beginning.
     """
     if type(name) is not str or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"a model's name has 1 to {config.MODEL_NAME_MAX} printable characters, not {name!r:.80}"
+            f"{whose} name has 1 to {config.MODEL_NAME_MAX} printable characters, not {name!r:.80}"
         )
 
 

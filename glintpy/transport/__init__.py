@@ -15,13 +15,14 @@ __all__ = ["SCHEMES", "Connection", "Delivery", "Listener", "Waiter", "Wakeup", 
 SCHEMES = ("tcp", "ipc", "local")
 
 
-def scheme_of(address: str) -> str:
+def scheme_of(address: object) -> str:
     """Return the scheme of an address.
 
     Raises:
         ConfigError: not one of the addresses that glintpy knows, or a port out of its range.
     """
-    scheme, separator, rest = address.partition("://")
+    # Programs without type checks give None or a Path.
+    scheme, separator, rest = address.partition("://") if isinstance(address, str) else ("", "", "")
     if not separator or scheme not in SCHEMES or not rest:
         raise ConfigError(
             f"{address!r} is not an address; one looks like tcp://127.0.0.1:13370, ipc:///path or local://name"

@@ -21,7 +21,7 @@ from glintpy.errors import (
     NotEnoughServers,
     ShapeError,
 )
-from glintpy.nodes import start_master
+from glintpy.nodes import start_master, start_server
 from glintpy.partitioning import named
 from glintpy.testing.partitioners import scattered
 
@@ -166,7 +166,7 @@ def test_a_saved_model_is_not_loaded_under_bad_arguments(client: Client, tmp_pat
     check_as_it_was(client)
 
 
-BAD_TIMES: list[Any] = [0, -1, float("nan"), float("inf"), "5", True, [5]]
+BAD_TIMES: list[Any] = [10**400, 0, -1, float("nan"), float("inf"), "5", True, [5]]
 
 
 @pytest.mark.parametrize("timeout_s", BAD_TIMES)
@@ -191,6 +191,14 @@ def test_what_to_do_when_a_server_is_lost_is_one_of_two(
         client.open("taken").with_options(on_server_lost=choice)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\ud800", 5, b"x"])
+def test_members_need_names_that_can_be_read(cluster: LocalCluster, name: Any) -> None:
+    with pytest.raises(ConfigError, match="a client's name has 1 to 128 printable"):
+        Client(cluster.address, name=name)
+    with pytest.raises(ConfigError, match="a server's name has 1 to 128 printable"):
+        start_server(cluster.address, address="local://bad-arguments-named", name=name)
+
+
 @pytest.mark.parametrize("number", [0, -5, 1.0, "5", None, True])
 def test_limits_in_bytes_are_positive_integers(cluster: LocalCluster, client: Client, number: Any) -> None:
     with pytest.raises(ConfigError, match="queued_bytes_max"):
@@ -200,9 +208,20 @@ def test_limits_in_bytes_are_positive_integers(cluster: LocalCluster, client: Cl
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost", "127.0.0.1:13370", "tcp://127.0.0.1", "http://x:1", "ipc://"]
+    "address",
+    [
+        "",
+        "localhost",
+        "127.0.0.1:13370",
+        "tcp://127.0.0.1",
+        "http://x:1",
+        "ipc://",
+        None,
+        5,
+        b"tcp://127.0.0.1:5",
+    ],
 )
-def test_a_client_needs_an_address(address: str) -> None:
+def test_a_client_needs_an_address(address: Any) -> None:
     with pytest.raises(ConfigError, match="one looks like"):
         Client(address)
 
