@@ -222,6 +222,9 @@ class Receipts:
         outcome = session.outcome(message.sequence)
         if outcome == APPLIED:
             return self._receipt(message, read)
-        if outcome is None or outcome == PASSED_OVER:
-            raise Expelled(f"push {message.sequence} was given up by its client, or lies too far back")
+        if outcome is None:
+            raise Expelled(f"push {message.sequence} lies too far back for this session's receipts")
+        if outcome == PASSED_OVER:
+            # Nobody waits for it any more, and the session is as good as before.
+            raise RemoteFailure(f"push {message.sequence} was given up by its client and is not applied")
         raise error_of(outcome, self._refusals.get((session.session_id, message.sequence), "refused before"))

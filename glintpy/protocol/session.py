@@ -115,7 +115,9 @@ class Session:
             case Failure() if message.request_id in self._greetings:
                 self._rejected(message, now)
             case Failure() if message.code == code_of(Expelled()):
-                if self.phase == "open":
+                # Only by what this session sent: a late answer to the one before says nothing about it.
+                is_ours = (message.request_id, message.part) in self._open or message.request_id in self._probes
+                if self.phase == "open" and is_ours:
                     self._session_lost(Expelled(message.text), now)
             case Gap():
                 self._gapped(message, now)
@@ -276,6 +278,9 @@ class Session:
         queue = [*sorted(again, key=lambda call: call.sent_stamp), *self._queue]
         self._forget_all()
         self.session, self._next_sequence, self._last_used = b"", 1, {}
+        # Under the old id a server that still has the old session would give it back, as to a greeting that
+        # was repeated; and then number 1 would be one that has its outcome long since.
+        self._client_id = self._random.randbytes(16)
         self._queue.extend(queue)
         for call in queue:
             call.is_waiting = False
@@ -300,13 +305,18 @@ class Session:
         call = self._open.get((message.request_id, getattr(message, "part", 0)))
         if call is None:
             return
+        is_read_back = call.sequence > 0 and not call.numbered
+        if isinstance(message, Applied) and is_read_back:
+            return  # said again; its values are on their way
         self._wait_s = self._settings.probe_first_s
         if isinstance(message, Applied) and call.build_read is not None:
             self._read_back(call)
             return
         self._close(call)
         if isinstance(message, Failure):
-            call.finish(Failed(error_of(message.code, message.text), "refused"))
+            # A push that is in was not refused, though its values can't be had.
+            fate: Fate = "unknown" if is_read_back else "refused"
+            call.finish(Failed(error_of(message.code, message.text), fate))
         else:
             call.finish(message)
 
