@@ -1,0 +1,400 @@
+"""The world of one simulated run: it makes servers and clients, lets them work, and looks at what came of it.
+
+Knows no socket, thread or sleep; what happened to parts is judged in ``simulated_history``, what futures and
+whole models say is judged here.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.errors import PushOutcomeUnknown, RequestError
+from glintpy.futures import Future
+from glintpy.models.indexing import Asked
+from glintpy.models.requests import Requester, Target
+from glintpy.partitioning import Layout, named
+from glintpy.protocol import wire
+from glintpy.protocol.calls import Call, Result, Stamp
+from glintpy.protocol.messages import CreateShard, Push
+from glintpy.runtime import Runtime
+from glintpy.testing.simulated_clients import SimulatedEnd, SimulatedRuntime
+from glintpy.testing.simulated_history import FIELD_BITS, History, Seen, judge
+from glintpy.testing.simulated_network import Network, Scheduler
+from glintpy.testing.simulated_servers import Build, SimulatedServer
+from glintpy.testing.simulated_work import (
+    WORK_S,
+    Kind,
+    Op,
+    Plan,
+    counts_of,
+    draw_models,
+    draw_ops,
+    draw_selection,
+    draw_weights,
+    read_of,
+)
+
+HORIZON_S = 60.0
+"""After the last accident everything has an outcome within this time; the longest wait of a probe is 6 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened in one run.
+
+    Attributes:
+        seed: the run's.
+        kind: of network and accidents.
+        num_pushes: pushes issued, bad ones included.
+        num_parts: parts of pushes.
+        num_applied: parts that were acknowledged.
+        num_refused: parts that were refused, or never left their client.
+        num_unknown: parts that were given up after they had left.
+        num_pulls: parts of pulls.
+        num_messages: ZeroMQ messages sent.
+        num_lost: messages that the network lost.
+        num_probes: asked by clients.
+        num_payload_resends: pushes sent again with their values.
+        num_repeats: pushes that a server saw again and answered from its receipts.
+        num_gaps: pushes and pulls that came too early.
+        virtual_s: how long it took in simulated time.
+    """
+
+    seed: int
+    kind: Kind
+    num_pushes: int
+    num_parts: int
+    num_applied: int
+    num_refused: int
+    num_unknown: int
+    num_pulls: int
+    num_messages: int
+    num_lost: int
+    num_probes: int
+    num_payload_resends: int
+    num_repeats: int
+    num_gaps: int
+    virtual_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Issued:
+    """A request of an op."""
+
+    op: Op
+    asked: Asked
+    weights: NDArray[np.int64]
+    future: Future[Any]
+    parts: list[Seen]
+
+
+class World:
+    """Servers, clients, the network and what they do.
+
+    Args:
+        plan: what is drawn from the seed.
+        folder: where servers keep their files; None: in memory.
+        build: the classes to use.
+    """
+
+    def __init__(self, plan: Plan, folder: Path | None, build: Build) -> None:
+        self.plan = plan
+        self._build = build
+        self._source = random.Random(plan.seed + 1)  # noqa: S311 - drawn again from the same seed
+        self._scheduler = Scheduler()
+        self._start = self._scheduler.now
+        self._network = Network(self._scheduler, plan.faults, random.Random(plan.seed + 2))  # noqa: S311 - as above
+        self.history = History()
+        self.servers = [
+            SimulatedServer(
+                number,
+                self._network,
+                folder=None if folder is None else _made(folder / str(number)),
+                settings=plan.settings,
+                build=build,
+            )
+            for number in range(self._source.randint(1, 3))
+        ]
+        addresses = [(server.server_id, server.address) for server in self.servers]
+        self._models = draw_models(self._source, addresses)
+        self._layouts = [
+            Layout(
+                named(info.spec.partitioner, info.spec.num_rows, len(info.owners)),
+                info.owners_array(),
+                len(self.servers),
+            )
+            for info in self._models
+        ]
+        self._create_models()
+        self.clients = [self._client(number) for number in range(plan.num_clients)]
+        self.issued: list[_Issued] = []
+        self._num_repeats = self._num_gaps = 0
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Let everything happen, until nothing is under way."""
+        ops = draw_ops(self._source, self.plan, len(self._models))
+        for op in ops:
+            self._scheduler.after(op.at_s, functools.partial(self._do, op))
+        self._plan_accidents()
+        self._scheduler.after(WORK_S + 1.0, self._heal)
+        self._run_until_rest(WORK_S + 1.0)
+        for op in self._last_pulls():
+            self._do(op)
+        self._run_until_rest(0.0)
+
+    def _run_until_rest(self, least_s: float) -> None:
+        earliest = self._scheduler.now + least_s
+        latest = earliest + HORIZON_S
+        while self._scheduler.now < latest:
+            for _ in range(32):
+                self._scheduler.step()
+            if self._scheduler.now > earliest and self._is_at_rest():
+                return
+
+    def _is_at_rest(self) -> bool:
+        return self._network.num_in_flight == 0 and all(part.settled for part in self.history.parts)
+
+    def _heal(self) -> None:
+        self._network.heal()
+        for node in self._nodes():
+            node.resume()
+
+    def _plan_accidents(self) -> None:
+        source, after = self._source, self._scheduler.after
+        for _ in range(self.plan.num_resets):
+            after(source.uniform(0.05, WORK_S + 0.5), self._reset_a_line)
+        for _ in range(self.plan.num_restarts):
+            after(source.uniform(0.1, WORK_S), self._restart_a_server)
+        # One after the other stops, and they come back in another order.
+        for _ in range(self.plan.num_pauses):
+            node = source.choice(self._nodes())
+            begin_s = source.uniform(0.0, WORK_S)
+            after(begin_s, node.pause)
+            after(begin_s + source.choice([0.05, 0.3, 1.0]), node.resume)
+
+    def _nodes(self) -> list[SimulatedServer | SimulatedRuntime]:
+        return [*self.servers, *self.clients]
+
+    def _reset_a_line(self) -> None:
+        if self._network.lines:
+            self._source.choice(self._network.lines).reset()
+
+    def _restart_a_server(self) -> None:
+        server = self._source.choice(self.servers)
+        if server.is_up:
+            self._count(server)
+            server.stop()
+            self._scheduler.after(self._source.uniform(0.02, 0.6), server.start)
+
+    # --- what clients do ----------------------------------------------------------------------------------------
+
+    def _do(self, op: Op) -> None:
+        client = self.clients[op.client]
+        if client.is_closed:
+            return
+        if op.what == "close":
+            client.close()
+            return
+        info = self._models[op.model]
+        if op.what == "bad rows":
+            self._push_bad_rows(client, op)
+            return
+        asked = draw_selection(self._source, info)
+        weights = draw_weights(self._source, asked)
+        history = self.history
+        first, history.place, history.is_bad = len(history.parts), op.place, op.what == "stale"
+        target = Target(
+            replace(info, routing=7) if op.what == "stale" else info,
+            self._layouts[op.model],
+            op.timeout_s,
+            False,
+        )
+        requester = Requester(
+            cast("Runtime", client), target, asked, kind="pull" if op.what == "pull" else "push"
+        )
+        into = np.full(asked.wire_shape, -1, dtype=np.int64)
+        if op.what == "pull":
+            future = requester.pull(into, lambda: into)
+        else:
+            values = weights << (FIELD_BITS * op.place)
+            reads = op.what == "push_pull"
+            future = requester.push(values, into=into if reads else None, result=lambda: into)
+            values[...] = -1  # the caller's array is the caller's again
+        self.issued.append(_Issued(op, asked, weights, future, history.parts[first:]))
+        history.place, history.is_bad = -1, False
+
+    def _push_bad_rows(self, client: SimulatedRuntime, op: Op) -> None:
+        """Send what no client of ours would: rows that the server doesn't have, beside one that it has."""
+        info, place = self._models[op.model], self._source.randrange(len(self.servers))
+        server = self.servers[place]
+        num_rows = self._layouts[op.model].num_rows_of(place)
+        rows = np.array([0, num_rows + self._source.randrange(3)], dtype=np.int64)
+        values = np.full((2, *info.spec.row_shape), 1 << (FIELD_BITS * op.place), dtype=np.int64)
+        request_id = client.new_request_id()
+
+        def build(stamp: Stamp) -> Push:
+            where = (request_id, stamp.session, stamp.floor, stamp.sequence, info.model_id, info.routing)
+            return Push(*where, 0, False, False, False, rows, None, values)
+
+        self.history.place, self.history.is_bad = op.place, True
+        client.link(server.server_id, server.address)
+        client.submit(
+            server.server_id,
+            Call(
+                request_id,
+                build,
+                _ignore,
+                deadline=client.deadline(op.timeout_s),
+                cost_bytes=values.nbytes,
+                model_id=info.model_id,
+                numbered=True,
+            ),
+        )
+        self.history.place, self.history.is_bad = -1, False
+
+    def _last_pulls(self) -> list[Op]:
+        """Make a last client that reads everything."""
+        self.clients.append(self._client(len(self.clients)))
+        number = len(self.clients) - 1
+        return [Op(0.0, number, "pull", model) for model in range(len(self._models)) for _ in range(2)]
+
+    # --- judging ------------------------------------------------------------------------------------------------
+
+    def judge(self) -> Iterator[str]:
+        """Yield what was promised and not kept."""
+        shards = {
+            (place, info.model_id): server.actor.shelf.shard(info.model_id).values
+            for place, server in enumerate(self.servers)
+            for info in self._models
+        }
+        yield from judge(self.history, shards, may_expel=self.plan.kind == "expiry")
+        wholes = [self._whole(model) for model in range(len(self._models))]
+        for issued in self.issued:
+            yield from self._judge_future(issued)
+            yield from self._judge_place(issued, wholes[issued.op.model])
+        for issued in self.issued[-2 * len(self._models) :]:
+            if issued.future.done() and not np.array_equal(
+                issued.future.result(), read_of(wholes[issued.op.model], issued.asked)
+            ):
+                yield f"a last pull from {self._models[issued.op.model].spec.name} differs from what lies there"
+        resends = sum(end.session.num_payload_resends for end in self._ends())
+        if self.plan.kind in {"clean", "pauses"} and resends:
+            yield f"{resends} payloads were sent again where no connection broke"
+
+    def _whole(self, model: int) -> NDArray[np.int64]:
+        """Return the model as it lies on the servers, by the layout's arithmetic on single keys."""
+        info, layout = self._models[model], self._layouts[model]
+        whole = np.empty((info.spec.num_rows, *info.spec.row_shape), dtype=np.int64)
+        for key in range(info.spec.num_rows):
+            (share,) = layout.locate(np.array([key]))
+            shard = self.servers[share.server].actor.shelf.shard(info.model_id)
+            whole[key] = shard.values[int(share.rows[0])]
+        return whole
+
+    def _judge_future(self, issued: _Issued) -> Iterator[str]:
+        name = f"{issued.op.what} {issued.op.place} of client {issued.op.client}"
+        if not issued.future.done():
+            yield f"{name} never had an outcome"
+            return
+        error = issued.future.exception()
+        fates = [part.fate for part in issued.parts]
+        if (error is None) != all(fate == "applied" for fate in fates):
+            yield f"{name} has the parts {fates} and raises {error!r}"
+        if issued.op.what == "pull" or error is None or not isinstance(error, RequestError):
+            return
+        is_unknown, is_in = "unknown" in fates, "applied" in fates
+        expected = "unknown" if is_unknown else "partial" if is_in else "none"
+        if error.outcome != expected or isinstance(error, PushOutcomeUnknown) != (is_unknown or is_in):
+            yield f"{name} has the parts {fates} and says {error.outcome!r} by {type(error).__name__}"
+        told = {fate: sum(counts[fate] for counts in error.parts.values()) for fate in set(fates)}
+        if told != {fate: fates.count(fate) for fate in set(fates)}:
+            yield f"{name} has the parts {fates} and tells of {told}"
+
+    def _judge_place(self, issued: _Issued, whole: NDArray[np.int64]) -> Iterator[str]:
+        """What is in must lie where numpy would have put it."""
+        fates = {part.fate for part in issued.parts}
+        if issued.op.place < 0 or len(fates) != 1 or not fates <= {"applied", "refused"}:
+            return
+        found = (whole >> (FIELD_BITS * issued.op.place)) & (2**FIELD_BITS - 1)
+        due = counts_of(issued.asked, issued.weights, whole.shape) if fates == {"applied"} else 0
+        if not np.array_equal(found, np.broadcast_to(due, whole.shape)):
+            yield f"{issued.op.what} {issued.op.place} ({fates.pop()}) is not what numpy makes of it"
+
+    def report(self) -> Report:
+        """Say what happened in numbers."""
+        for server in self.servers:
+            self._count(server)
+        pushes = [part for part in self.history.parts if part.weights is not None]
+        fates = [part.fate for part in pushes]
+        sessions = [end.session for end in self._ends()]
+        return Report(
+            seed=self.plan.seed,
+            kind=self.plan.kind,
+            num_pushes=len({(part.model_id, part.place) for part in pushes}),
+            num_parts=len(pushes),
+            num_applied=fates.count("applied"),
+            num_refused=fates.count("refused"),
+            num_unknown=fates.count("unknown"),
+            num_pulls=len(self.history.parts) - len(pushes),
+            num_messages=self._network.num_messages,
+            num_lost=self._network.num_lost,
+            num_probes=sum(session.num_probes for session in sessions),
+            num_payload_resends=sum(session.num_payload_resends for session in sessions),
+            num_repeats=self._num_repeats,
+            num_gaps=self._num_gaps,
+            virtual_s=self._scheduler.now - self._start,
+        )
+
+    def close(self) -> None:
+        """Let go of files."""
+        for server in self.servers:
+            if server.is_up:
+                server.actor.close_state()
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _client(self, number: int) -> SimulatedRuntime:
+        return SimulatedRuntime(
+            number,
+            self._network,
+            self.servers,
+            settings=self.plan.client_settings,
+            build=self._build,
+            watcher=self.history,
+        )
+
+    def _create_models(self) -> None:
+        for info, layout in zip(self._models, self._layouts, strict=True):
+            self.history.add_model(info.model_id, num_cols=info.spec.num_cols)
+            for place, server in enumerate(self.servers):
+                spec = wire.document(info.spec.to_content())
+                num_rows = layout.num_rows_of(place)
+                extents = np.empty((0, 4), dtype=np.int64)
+                request = CreateShard(1, info.model_id, info.routing, num_rows, False, spec, extents)
+                server.create(request, info.model_id)
+
+    def _count(self, server: SimulatedServer) -> None:
+        self._num_repeats += server.actor.receipts.num_repeats
+        self._num_gaps += server.actor.receipts.num_gaps
+
+    def _ends(self) -> list[SimulatedEnd]:
+        return [end for client in self.clients for end in client.ends.values()]
+
+
+def _ignore(result: Result) -> None:
+    """Settle what the history has noted already."""
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

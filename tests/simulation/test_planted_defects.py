@@ -1,0 +1,172 @@
+"""Negative controls: each defect that others shipped is put in, and the simulation must notice it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from numpy.typing import NDArray
+
+from glintpy.actors.receipts import Apply, Read, Receipts
+from glintpy.errors import GlintError
+from glintpy.protocol import wire
+from glintpy.protocol.calls import Call
+from glintpy.protocol.failures import APPLIED
+from glintpy.protocol.messages import Message, Pull, Push
+from glintpy.protocol.selection import Selection, axis_indices
+from glintpy.protocol.session import Session
+from glintpy.storage import shard
+from glintpy.storage.journal import Journal
+from glintpy.storage.journal import Session as Receipt
+from glintpy.testing.simulated_servers import Build
+from glintpy.testing.simulated_work import Kind
+from glintpy.testing.simulation import Violation, run_seed
+
+SEEDS_MAX = 300
+
+
+def caught(build: Build, kinds: Sequence[Kind], first: int) -> str:
+    """Return what the first seed that notices says."""
+    for number, kind in zip(range(first, first + SEEDS_MAX), itertools.cycle(kinds)):
+        try:
+            run_seed(number, kind=kind, build=build)
+        except Violation as violation:
+            return str(violation)
+    pytest.fail(f"{SEEDS_MAX} seeds of {kinds} from {first} on did not notice")
+
+
+class AppliesAgain(Receipts):
+    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
+        if message.sequence <= self.find(message.session, now).applied:
+            apply(message)
+        return super().push(message, now, apply=apply, read=read)
+
+
+class AppliesBeyondGaps(Receipts):
+    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
+        self.find(message.session, now).advance(message.sequence)
+        return super().push(message, now, apply=apply, read=read)
+
+
+class RecordsBeforeItApplies(Receipts):
+    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
+        session = self._heard(message, now)
+        if message.sequence != session.applied + 1:
+            return super().push(message, now, apply=apply, read=read)
+        session.record(message.sequence, APPLIED)
+        apply(message)
+        return self._receipt(message, read)
+
+
+class RemembersFive(Receipts):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._recent: dict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=5))
+
+    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
+        session = self.find(message.session, now)
+        recent = self._recent[message.session]
+        if message.sequence not in recent:
+            apply(message)
+            recent.append(message.sequence)
+            if message.sequence > session.applied:
+                session.advance(message.sequence)
+                session.record(message.sequence, APPLIED)
+        return self._receipt(message, read)
+
+
+class MakesUnknownSessions(Receipts):
+    def find(self, session_id: bytes, now: float) -> Receipt:
+        try:
+            return super().find(session_id, now)
+        except GlintError:
+            return self._journal.open_session(session_id, bytes(16), now)
+
+
+class PullsAtOnce(Receipts):
+    def pull(self, message: Pull, now: float, *, read: Read) -> Message:
+        return super().pull(replace(message, after=0), now, read=read)
+
+
+class FloorFromTheWrongEnd(Session):
+    @property
+    def floor(self) -> int:
+        return next(reversed(self._pushes), self._next_sequence)
+
+
+class NumbersAnew(Session):
+    def _send(self, call: Call, now: float) -> list[wire.Buffer]:
+        if call.attempts and call.numbered:
+            del self._pushes[call.sequence]
+            call.sequence = self._next_sequence
+            self._next_sequence += 1
+            self._pushes[call.sequence] = call
+        return super()._send(call, now)
+
+
+class IgnoresTheWindow(Session):
+    def _has_room(self, call: Call) -> bool:
+        return bool(call.key)
+
+
+class KeepsItsIdentity(Session):
+    def _session_lost(self, error: GlintError, now: float) -> None:
+        before = self._client_id
+        super()._session_lost(error, now)
+        self._client_id = before
+        self._urgent = [replace(hello, client_id=before) for hello in self._urgent]  # type: ignore[call-arg]
+
+
+class SendsAllAgain(Session):
+    def _probe(self, now: float) -> None:
+        super()._probe(now)
+        for call in self._open.values():
+            self._schedule(call)
+
+
+def forget_the_last(journal: Journal) -> None:
+    """Make receipts what they were three pushes ago, as a table that is saved now and then."""
+    for session in journal.sessions():
+        session.applied = max(0, session.applied - 3)
+        session._applied[0] = session.applied
+
+
+DEFECTS: dict[str, tuple[Build, tuple[Kind, ...]]] = {
+    "no dedupe": (Build(receipts=AppliesAgain), ("hostile", "resets")),
+    "floor from the newest": (Build(session=FloorFromTheWrongEnd), ("hostile",)),
+    "unknown session made anew": (Build(receipts=MakesUnknownSessions), ("hostile", "expiry")),
+    "receipts older than the data": (Build(at_restart=forget_the_last), ("restarts",)),
+    "resend under a new number": (Build(session=NumbersAnew), ("hostile", "resets")),
+    "recorded before it is applied": (Build(receipts=RecordsBeforeItApplies), ("hostile",)),
+    "gap applied": (Build(receipts=AppliesBeyondGaps), ("hostile",)),
+    "the last five receipts": (Build(receipts=RemembersFive), ("hostile", "restarts")),
+    "pull that doesn't wait for its pushes": (Build(receipts=PullsAtOnce), ("hostile",)),
+    "window ignored": (Build(session=IgnoresTheWindow), ("clean",)),
+    "payloads resent unasked": (Build(session=SendsAllAgain), ("pauses",)),
+    "old session under a new one's numbers": (Build(session=KeepsItsIdentity), ("expiry",)),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_planted_defect_is_noticed(seed: int, name: str) -> None:
+    build, kinds = DEFECTS[name]
+    assert "again with run_seed(" in caught(build, kinds, seed)
+
+
+def add_by_index(values: NDArray[Any], selection: Selection, deltas: NDArray[Any]) -> None:
+    rows = axis_indices(selection.rows)
+    if selection.cols is None:
+        values[rows] += deltas
+    elif selection.paired:
+        values[rows, axis_indices(selection.cols)] += deltas
+    else:
+        values[rows[:, None], axis_indices(selection.cols)] += deltas
+
+
+def test_a_scatter_that_loses_repeated_rows_is_noticed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shard._KERNELS, "add", add_by_index)
+    assert "acknowledged" in caught(Build(), ("clean",), seed)
