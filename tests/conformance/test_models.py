@@ -10,7 +10,7 @@ from glintpy import Client, LocalCluster
 from glintpy.testing.models import ModelTests
 
 
-class TestLocal(ModelTests):
+class OverThreeServers(ModelTests):
     @pytest.fixture(scope="class")
     @classmethod
     def client(cls) -> Iterator[Client]:
@@ -18,8 +18,16 @@ class TestLocal(ModelTests):
             yield client
 
 
+class TestEveryDtype(OverThreeServers):
+    partitioners = ("cyclic",)
+
+
+class TestEveryPartitioner(OverThreeServers):
+    dtypes = ("int16", "float64")
+
+
 class TestOneServer(ModelTests):
-    dtypes = ("uint8", "float64")
+    dtypes = ("uint8",)
 
     @pytest.fixture(scope="class")
     @classmethod
