@@ -98,11 +98,19 @@ def num_descriptors(pid: int | str = "self") -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def thread_states(pid: int) -> set[str]:
+    """Return the states of a process's threads, as in ``ps``."""
+    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
 @contextmanager
 def paused(pid: int) -> Iterator[None]:
     """Stop a process as Ctrl-Z does, for a while."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        # One thread takes the signal and stops the others; until it is scheduled they run on.
+        until(lambda: thread_states(pid) == {"T"}, "all threads stand still")
         yield
     finally:
         with suppress(ProcessLookupError):  # it may be killed while it stands still
