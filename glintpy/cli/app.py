@@ -20,6 +20,7 @@ app = typer.Typer(
     name="glintpy",
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from glintpy.cli.output import Failed, console, log_to_stderr, say, say_json
 from glintpy.cli.reach import listens
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from glintpy.client import Client
 
 ANSWER_S = 5.0
@@ -95,8 +97,8 @@ def self_test(timeout_s: float) -> Iterator[Check]:
 
         with LocalCluster(2, log_level="error") as cluster, cluster.client(timeout_s=timeout_s) as client:
             yield Check(step, "ok", f"a master and two servers in {time.monotonic() - began:.1f} s")
-            for step, found in _steps(client):
-                yield Check(step, "ok", found)
+            for step, use in STEPS.items():
+                yield Check(step, "ok", use(client))
             step = "stop the cluster"
         yield Check(step, "ok", "nothing is left of it")
     except Exception as error:  # noqa: BLE001 - it is the finding
@@ -104,30 +106,44 @@ def self_test(timeout_s: float) -> Iterator[Check]:
         yield Check(step, "fail", f"{type(error).__name__}: {error}", advice)
 
 
-def _steps(client: Client) -> Iterator[tuple[str, str]]:
-    """Use a cluster; yields each step and what was found, and raises where values are not exact."""
-    import numpy as np  # noqa: PLC0415 - only here
+def _push_and_pull(client: Client) -> str:
+    rows, values, expected = _example()
+    with client.matrix(*expected.shape, dtype=expected.dtype) as model:
+        model.push(rows, values).result()
+        _require_equal(model.pull().result(), expected)
+    return f"{rows.size:,} rows in, {expected.size:,} values out, all exact"
+
+
+def _save_and_load(client: Client) -> str:
+    rows, values, expected = _example()
+    with (
+        tempfile.TemporaryDirectory(prefix="glintpy-doctor-") as folder,
+        client.matrix(*expected.shape, dtype=expected.dtype) as model,
+    ):
+        model.push(rows, values)
+        url = str(Path(folder) / "saved")
+        model.save(url, progress=False)
+        with client.load(url, name="loaded", partitioner="cyclic", progress=False) as loaded:
+            _require_equal(loaded.pull().result(), expected)
+    return "the same values under another partitioner"
+
+
+STEPS: dict[str, Callable[[Client], str]] = {"push and pull": _push_and_pull, "save and load": _save_and_load}
+"""What the self-test does with its cluster; each returns what it found, or raises."""
+
+
+def _example() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return rows, each of them several times, values for them, and the sums by numpy."""
+    import numpy as np  # noqa: PLC0415 - what is wrong with it is said, not raised
 
     rows = np.arange(2000) * 7 % 500
     values = np.arange(2000 * 8, dtype=np.int64).reshape(2000, 8)
     expected = np.zeros((500, 8), np.int64)
     np.add.at(expected, rows, values)
-
-    with client.matrix(500, 8, dtype="int64") as model:
-        model.push(rows, values).result()
-        _require_equal(model.pull().result(), expected, "after a push with repeated rows")
-        yield "push and pull", f"{rows.size:,} rows in, {expected.size:,} values out, all exact"
-        with tempfile.TemporaryDirectory(prefix="glintpy-doctor-") as folder:
-            url = str(Path(folder) / "saved")
-            model.save(url, progress=False)
-            with client.load(url, name="doctor-loaded", partitioner="cyclic", progress=False) as loaded:
-                _require_equal(loaded.pull().result(), expected, "after save and load")
-    yield "save and load", "the same values under another partitioner"
+    return rows, values, expected
 
 
-def _require_equal(found: object, expected: object, when: str) -> None:
-    import numpy as np  # noqa: PLC0415 - only here
-
-    different = int(np.sum(np.asarray(found) != np.asarray(expected)))
-    if different:
-        raise Failed(f"{different} values are wrong {when}")
+def _require_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
+    num_wrong = int((found != expected).sum())
+    if num_wrong:
+        raise Failed(f"{num_wrong} of {expected.size} values are wrong")

@@ -9,6 +9,7 @@ import os
 import queue
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -70,8 +71,9 @@ class Signals:
         """Begin to handle them, and SIGUSR1: where every thread stands, on stderr."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
-        if hasattr(signal, "SIGUSR1"):
-            faulthandler.register(signal.SIGUSR1, all_threads=True)
+        # The stream that the process was born with: whatever stands in for it may have no descriptor.
+        if hasattr(signal, "SIGUSR1") and sys.__stderr__ is not None:
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
 
     def ask_to_stop(self, reason: str) -> None:
         """Stop as if a signal had come; safe from any thread."""

@@ -36,7 +36,10 @@ class Partitioners(StrEnum):
 
 
 Url = Annotated[
-    str, typer.Argument(metavar="URL", help="A directory, or any URL that fsspec knows: s3://bucket/x.")
+    str,
+    typer.Argument(
+        metavar="URL", show_default=False, help="A directory, or any URL that fsspec knows: s3://bucket/x."
+    ),
 ]
 
 _PANEL = "Save, load and remove models"
@@ -78,17 +81,29 @@ def _load(
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="NAME", help="Of the new model." + options.default_text("the saved one's")
+            "--name",
+            metavar="NAME",
+            show_default=False,
+            help="Of the new model." + options.default_text("the saved one's"),
         ),
     ] = None,
     partitioner: Annotated[
         Partitioners | None,
-        typer.Option("--partitioner", help="How to deal out its rows." + options.default_text("as saved")),
+        typer.Option(
+            "--partitioner",
+            metavar="range|cyclic",
+            show_default=False,
+            help="How to deal out its rows." + options.default_text("as saved"),
+        ),
     ] = None,
     partitions_per_server: Annotated[
         int | None,
         typer.Option(
-            "--partitions-per-server", min=1, max=4096, help="How finely." + options.default_text("as saved")
+            "--partitions-per-server",
+            show_default=False,
+            metavar="N",
+            min=1,
+            help="How finely." + options.default_text("as saved"),
         ),
     ] = None,
     master: options.Master = config.DEFAULT_ADDRESS,
@@ -137,6 +152,7 @@ def _rm(
             "--older",
             metavar="DURATION",
             parser=_age,
+            show_default=False,
             help="With --unnamed: how old, at least." + options.default_text("1 d"),
         ),
     ] = None,

@@ -74,6 +74,7 @@ ConfigFile = Annotated[
         callback=take_config,
         is_eager=True,
         metavar="FILE.toml",
+        show_default=False,
         help="Read options from a file; what stands on the command line wins.",
     ),
 ]
@@ -140,6 +141,7 @@ Advertise = Annotated[
     typer.Option(
         "--advertise",
         metavar="HOST[:PORT]",
+        show_default=False,
         rich_help_panel=_WHERE,
         help="What others are told to connect to, where that is not what it listens at (containers, NAT).",
     ),
@@ -157,6 +159,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
+        show_default=False,
         rich_help_panel=_KEPT,
         help="Keep the state in this directory, for the next start." + default_text("in memory only"),
     ),
@@ -164,7 +167,11 @@ DataDir = Annotated[
 ServerName = Annotated[
     str | None,
     typer.Option(
-        "--name", callback=_member_name, metavar="NAME", help="For people to read in status and logs."
+        "--name",
+        callback=_member_name,
+        metavar="NAME",
+        show_default=False,
+        help="For people to read in status and logs.",
     ),
 ]
 MemoryLimit = Annotated[
@@ -173,6 +180,7 @@ MemoryLimit = Annotated[
         "--memory-limit",
         metavar="SIZE",
         parser=_size,
+        show_default=False,
         rich_help_panel=_KEPT,
         help="For all models together: 4GB, 512MiB or bytes." + default_text("what is free"),
     ),

@@ -115,6 +115,7 @@ def _server(
     def start(signals: foreground.Signals) -> Node:
         from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
 
+        logger.debug("joining the master at %s", master)
         return start_server(
             master,
             address=where,
@@ -132,7 +133,9 @@ def _server(
 
 
 def _local(
-    servers: Annotated[int, typer.Option("--servers", min=1, max=1000, help="How many servers to run.")] = 2,
+    servers: Annotated[
+        int, typer.Option("--servers", metavar="N", min=1, max=1000, help="How many servers to run.")
+    ] = 2,
     *,
     port: options.Port = config.MASTER_PORT,
     data_dir: options.DataDir = None,
