@@ -32,7 +32,7 @@ class OpenPushes:
             self._open[id(future)] = (model_id, model, future)
 
     def done(self, future: Future[Any]) -> None:
-        """Note that a push has its outcome; called before the future is completed."""
+        """Note that a push has its outcome; called when its future is completed, and its failure noted."""
         with self._lock:
             self._open.pop(id(future), None)
 

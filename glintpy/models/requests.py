@@ -251,14 +251,15 @@ class Requester:
                 return
         error = self._tally.error()
         info, pushes = self._target.info, self._runtime.pushes
-        if self._kind == "push":
-            pushes.done(self.future)
-            if error is not None:
-                pushes.failed(info.model_id, info.spec.name, self.future)
+        # A flush that runs meanwhile must find the failure, or a push that is still open, whose future it waits for.
+        if self._kind == "push" and error is not None:
+            pushes.failed(info.model_id, info.spec.name, self.future)
         if error is None:
             self.future.set_result(self._result())
         else:
             self.future.set_exception(error)
+        if self._kind == "push":
+            pushes.done(self.future)
 
 
 def _unset(result: Result) -> None:

@@ -16,6 +16,7 @@ from glintpy import (
     BigVector,
     Client,
     ConfigError,
+    Future,
     LocalCluster,
     ModelExists,
     ModelNotFound,
@@ -24,6 +25,7 @@ from glintpy import (
     ShapeError,
 )
 from glintpy.partitioning import CyclicPartitioner, RangePartitioner
+from glintpy.pushes import OpenPushes
 from glintpy.testing.partitioners import TablePartitioner, scattered
 
 
@@ -302,6 +304,31 @@ def test_a_push_refused_because_the_model_is_gone_is_reported_by_flush(cluster: 
         with pytest.raises(ModelNotFound):
             client.flush()
         client.flush()
+
+
+def test_a_push_is_open_to_flush_until_its_failure_is_noted_and_its_future_done(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, bool]] = []
+    failed, done = OpenPushes.failed, OpenPushes.done
+
+    def watched_failed(pushes: OpenPushes, model_id: int, model: str, future: Future[Any]) -> None:
+        calls.append(("failed", future.done()))
+        failed(pushes, model_id, model, future)
+
+    def watched_done(pushes: OpenPushes, future: Future[Any]) -> None:
+        calls.append(("done", future.done()))
+        done(pushes, future)
+
+    monkeypatch.setattr(OpenPushes, "failed", watched_failed)
+    monkeypatch.setattr(OpenPushes, "done", watched_done)
+    with cluster.client() as client:
+        vector = client.vector(3)
+        stale = client.open(vector.name)
+        vector.push([0], 1.0).result()
+        vector.destroy()
+        assert isinstance(stale.push([0], 1.0).exception(), ModelNotFound)
+    assert calls == [("done", True), ("failed", False), ("done", True)]
 
 
 def test_a_name_is_free_again_and_old_handles_dont_reach_the_new_model(client: Client) -> None:
