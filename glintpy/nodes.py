@@ -137,9 +137,7 @@ def start_server(
         Expelled: another process is this server.
     """
     check_reach(address, insecure=insecure)
-    scheme_of(master)
-    if name is not None:
-        check_name(name, whose="a server's")
+    _check_names(master, name)
     membership = membership or config.MembershipSettings()
     folder = None if data_dir is None else Path(data_dir)
     control = _Control()
@@ -238,6 +236,12 @@ def check_reach(address: str, *, insecure: bool) -> None:
             "this port can read and change every model. Listen at 127.0.0.1, or say --insecure (insecure=True) on "
             "a network that you trust"
         )
+
+
+def _check_names(master: str, name: str | None) -> None:
+    scheme_of(master)
+    if name is not None:
+        check_name(name, whose="a server's")
 
 
 class _Control:

@@ -12,7 +12,8 @@ import pytest
 
 from glintpy import config
 from glintpy.errors import ConfigError
-from glintpy.testing.transports import Ends, TransportTests, deliver, receive, receive_from, until
+from glintpy.testing.transports import Ends, TransportTests
+from glintpy.testing.waiting import deliver, receive, receive_from, until
 from glintpy.transport import Delivery, Listener, connect, listen, scheme_of
 
 _names = itertools.count()

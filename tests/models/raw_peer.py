@@ -40,7 +40,7 @@ from glintpy.protocol.messages import (
     Welcome,
     rules_of,
 )
-from glintpy.testing.transports import deliver, poll
+from glintpy.testing.waiting import deliver, poll
 from glintpy.transport import connect
 
 WAIT_S = 30.0

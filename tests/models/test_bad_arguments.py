@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glintpy import Client, ColumnIterator, LocalCluster, PushBuffer, RowBlockIterator, RowIterator
+from glintpy import BigVector, Client, ColumnIterator, LocalCluster, PushBuffer, RowBlockIterator, RowIterator
 from glintpy.errors import (
     CheckpointNotFound,
     ConfigError,
@@ -19,6 +19,7 @@ from glintpy.errors import (
     ModelNotFound,
     NotEnoughMemory,
     NotEnoughServers,
+    PushRefused,
     ShapeError,
 )
 from glintpy.nodes import start_master, start_server
@@ -276,3 +277,25 @@ def test_a_cluster_without_servers_makes_no_model() -> None:
             assert client.models() == []
     finally:
         master.stop()
+
+
+def test_a_model_that_is_gone_is_not_found_anywhere(cluster: LocalCluster, client: Client) -> None:
+    made = client.vector(5, name="gone")
+    with cluster.client() as other:
+        handle = other.open("gone")
+        assert isinstance(handle, BigVector)
+        made.destroy()
+        remade = client.vector(5, name="gone", init=7)  # another model under the old name
+        with pytest.raises(ModelNotFound):
+            handle.pull([1]).result()
+        with pytest.raises(ModelNotFound) as raised:
+            handle.push([1], 1).result()
+        assert not isinstance(raised.value, PushRefused)
+        for call in (made.pull, made.destroy, lambda: made.push([1], 1), lambda: made.save("/nowhere")):
+            with pytest.raises(ModelNotFound, match="'gone'"):
+                call()
+        with pytest.raises(ModelNotFound):
+            handle.destroy()
+        np.testing.assert_array_equal(remade[:], np.full(5, 7))
+        remade.destroy()
+    check_as_it_was(client)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from glintpy import (
-    BigVector,
     Client,
     LocalCluster,
 )
@@ -17,8 +16,6 @@ from glintpy.errors import (
     DTypeError,
     GlintError,
     KeyRangeError,
-    ModelNotFound,
-    PushRefused,
     ShapeError,
 )
 from glintpy.models.base import BigModel
@@ -378,27 +375,6 @@ def test_an_array_may_be_changed_as_soon_as_push_returns(models: Models) -> None
     np.testing.assert_array_equal(models.f[...], 3)
     models.f.push(None, -1).result()
     models.check_unchanged()
-
-
-def test_a_model_that_is_gone_is_not_found_anywhere(cluster: LocalCluster, client: Client) -> None:
-    made = client.vector(5, name="gone")
-    with cluster.client() as other:
-        handle = other.open("gone")
-        assert isinstance(handle, BigVector)
-        made.destroy()
-        remade = client.vector(5, name="gone", init=7)  # another model under the old name
-        with pytest.raises(ModelNotFound):
-            handle.pull([1]).result()
-        with pytest.raises(ModelNotFound) as raised:
-            handle.push([1], 1).result()
-        assert not isinstance(raised.value, PushRefused)
-        for call in (made.pull, made.destroy, lambda: made.push([1], 1), lambda: made.save("/nowhere")):
-            with pytest.raises(ModelNotFound, match="'gone'"):
-                call()
-        with pytest.raises(ModelNotFound):
-            handle.destroy()
-        np.testing.assert_array_equal(remade[:], np.full(5, 7))
-        remade.destroy()
 
 
 def test_numpys_other_ways_in_are_closed_with_a_word(models: Models) -> None:

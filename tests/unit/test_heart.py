@@ -29,7 +29,7 @@ from glintpy.protocol.messages import (
     Message,
     ServerStatus,
 )
-from glintpy.testing.transports import receive_from
+from glintpy.testing.waiting import receive_from
 from glintpy.transport import Delivery, listen
 
 WAIT_S = 60.0

@@ -20,7 +20,7 @@ from glintpy.errors import GlintError, KeyRangeError, RemoteFailure, RemoteProto
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
 from glintpy.protocol.messages import Done, Failure, Message, OpenModel, ServerStatus
-from glintpy.testing.transports import poll
+from glintpy.testing.waiting import poll
 from glintpy.transport import Connection, Listener, connect, listen
 
 WAIT_S = 60.0

@@ -16,7 +16,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result
 from glintpy.protocol.messages import Bye, Done, OpenModel
 from glintpy.rpc import Endpoint
-from glintpy.testing.transports import receive_from
+from glintpy.testing.waiting import receive_from
 from glintpy.transport import Delivery, Listener, listen
 
 WAIT_S = 60.0
