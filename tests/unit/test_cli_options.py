@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -277,6 +278,17 @@ def test_every_option_of_a_node_can_stand_in_a_file(tmp_path: Path) -> None:
         "log_level": "debug",
     }
     assert tables["local"] == {"servers": 3}
+
+
+def test_the_config_file_of_the_guide_is_right(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "guide" / "deploying.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    commands = {table: list(found.values()) for table, found in configfile._commands.items()}
+    assert set(configfile.read_tables(Path(config_file(tmp_path, text)), commands)) == {
+        "master",
+        "server",
+        "client",
+    }
 
 
 def test_options_that_only_some_commands_of_a_table_have_are_not_its_keys(tmp_path: Path) -> None:
