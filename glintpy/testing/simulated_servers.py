@@ -139,6 +139,8 @@ class SimulatedServer:
         self._build = build
         self._inboxes: dict[bytes, deque[Frames]] = {}
         self.answers: list[Message] = []
+        if folder is not None:
+            folder.mkdir()
         self.start()
 
     def start(self) -> None:

@@ -26,7 +26,7 @@ from glintpy.protocol.calls import Call, Result, Stamp
 from glintpy.protocol.messages import CreateShard, Push
 from glintpy.runtime import Runtime
 from glintpy.testing.simulated_clients import SimulatedEnd, SimulatedRuntime
-from glintpy.testing.simulated_history import FIELD_BITS, History, Seen, judge
+from glintpy.testing.simulated_history import FIELD_BITS, History, Seen, Violation, judge
 from glintpy.testing.simulated_network import Network, Scheduler
 from glintpy.testing.simulated_servers import Build, SimulatedServer
 from glintpy.testing.simulated_work import (
@@ -41,6 +41,9 @@ from glintpy.testing.simulated_work import (
     draw_weights,
     read_of,
 )
+
+MESSAGES_MAX = 20_000
+"""A run needs a few hundred; whoever sends so many answers each message with another one."""
 
 HORIZON_S = 60.0
 """After the last accident everything has an outcome within this time; the longest wait of a probe is 6 s."""
@@ -117,7 +120,7 @@ class World:
             SimulatedServer(
                 number,
                 self._network,
-                folder=None if folder is None else _made(folder / str(number)),
+                folder=None if folder is None else folder / str(number),
                 settings=plan.settings,
                 build=build,
             )
@@ -141,7 +144,7 @@ class World:
     # --- running ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Let everything happen, until nothing is under way."""
+        """Let everything happen, until nothing is under way; a send that must not be is a ``Violation``."""
         ops = draw_ops(self._source, self.plan, len(self._models))
         for op in ops:
             self._scheduler.after(op.at_s, functools.partial(self._do, op))
@@ -158,6 +161,8 @@ class World:
         while self._scheduler.now < latest:
             for _ in range(32):
                 self._scheduler.step()
+            if self._network.num_messages > MESSAGES_MAX:
+                raise Violation(f"a storm of {self._network.num_messages} messages")
             if self._scheduler.now > earliest and self._is_at_rest():
                 return
 
@@ -393,8 +398,3 @@ class World:
 
 def _ignore(result: Result) -> None:
     """Settle what the history has noted already."""
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

@@ -99,26 +99,19 @@ class FloorFromTheWrongEnd(Session):
 
 
 class NumbersAnew(Session):
-    def _send(self, call: Call, now: float) -> list[wire.Buffer]:
-        if call.attempts and call.numbered:
-            del self._pushes[call.sequence]
-            call.sequence = self._next_sequence
-            self._next_sequence += 1
-            self._pushes[call.sequence] = call
-        return super()._send(call, now)
+    def outgoing(self, now: float) -> list[list[wire.Buffer]]:
+        for call in self._again:
+            if call.numbered and not call.is_settled:
+                del self._pushes[call.sequence]
+                call.sequence = self._next_sequence
+                self._next_sequence += 1
+                self._pushes[call.sequence] = call
+        return super().outgoing(now)
 
 
 class IgnoresTheWindow(Session):
     def _has_room(self, call: Call) -> bool:
         return bool(call.key)
-
-
-class KeepsItsIdentity(Session):
-    def _session_lost(self, error: GlintError, now: float) -> None:
-        before = self._client_id
-        super()._session_lost(error, now)
-        self._client_id = before
-        self._urgent = [replace(hello, client_id=before) for hello in self._urgent]  # type: ignore[call-arg]
 
 
 class SendsAllAgain(Session):
@@ -147,7 +140,6 @@ DEFECTS: dict[str, tuple[Build, tuple[Kind, ...]]] = {
     "pull that doesn't wait for its pushes": (Build(receipts=PullsAtOnce), ("hostile",)),
     "window ignored": (Build(session=IgnoresTheWindow), ("clean",)),
     "payloads resent unasked": (Build(session=SendsAllAgain), ("pauses",)),
-    "old session under a new one's numbers": (Build(session=KeepsItsIdentity), ("expiry",)),
 }
 
 
