@@ -21,7 +21,6 @@ from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes, wire
 from glintpy.protocol.messages import (
     ClusterState,
-    DestroyModel,
     OpenModel,
     ServerStatus,
 )
@@ -236,7 +235,7 @@ class Client:
         """
         model_id = self._ask(lambda request_id: OpenModel(request_id, 0, name))["model_id"]
         self._tie.runtime().pushes.wait(self._tie.settings.timeout_s, model_id)
-        self._ask(lambda request_id: DestroyModel(request_id, model_id))
+        self._tie.runtime().destroy_model(model_id, timeout_s=self._tie.settings.timeout_s)
 
     def load(
         self,
@@ -274,7 +273,7 @@ class Client:
         spec = replace(
             saved,
             name=saved.name if name is None else name,
-            partitioner=partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            partitioner=partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
             partitions_per_server=(
                 saved.partitions_per_server if partitions_per_server is None else partitions_per_server
             ),
@@ -453,7 +452,7 @@ class Client:
             num_rows,
             num_cols,
             dtypes.model_dtype(dtype).name,
-            partitioner.name if isinstance(partitioner, Partitioner) else partitioner,
+            partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
             **options,
         )
         return make_model(self._tie, kind, spec, partitioner, exist_ok=exist_ok)

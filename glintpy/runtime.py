@@ -12,12 +12,12 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from glintpy import config
-from glintpy.errors import GlintError, MasterUnreachable, ServerLost
+from glintpy.errors import GlintError, MasterUnreachable, ModelNotFound, ServerLost
 from glintpy.futures import Future
 from glintpy.heart import Heart, Identity, Listeners
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
-from glintpy.protocol.messages import Bye, ClusterState, Done, Message
+from glintpy.protocol.messages import Bye, ClusterState, DestroyModel, Done, Message
 from glintpy.protocol.session import Session
 from glintpy.pushes import OpenPushes
 from glintpy.rpc import Endpoint
@@ -53,7 +53,8 @@ class Runtime:
         self._adding = threading.Lock()
         self._endpoint = Endpoint("glintpy-network", on_change=self._connection_changed)
         self._endpoint.add(MASTER, address, Asks())
-        identity = Identity(self.client_id.hex(), name or f"client-{os.getpid()}", is_server=False)
+        # Not the client's id at servers: who can list the members could ask for its sessions.
+        identity = Identity(os.urandom(16).hex(), name or f"client-{os.getpid()}", is_server=False)
         self._heart = Heart(
             address,
             identity,
@@ -159,8 +160,30 @@ class Runtime:
         """
         return self.ask_master_later(build, timeout_s=timeout_s).result()
 
+    def destroy_model(self, model_id: int, *, timeout_s: float | None) -> None:
+        """Have the master end a model on all servers.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            MasterUnreachable: no answer in time.
+        """
+        future, call = self._ask_master(
+            lambda request_id: DestroyModel(request_id, model_id), timeout_s=timeout_s
+        )
+        try:
+            future.result()
+        except ModelNotFound:
+            # Asked again, because the answer was lost with a connection: the first asking ended it.
+            if call.attempts < 2:
+                raise
+
     def ask_master_later(self, build: Callable[[int], Message], *, timeout_s: float | None) -> Future[Any]:
         """Ask the master; a future of the answer's content."""
+        return self._ask_master(build, timeout_s=timeout_s)[0]
+
+    def _ask_master(
+        self, build: Callable[[int], Message], *, timeout_s: float | None
+    ) -> tuple[Future[Any], Call]:
         future: Future[Any] = Future()
         request_id = self.new_request_id()
         unreachable = MasterUnreachable(
@@ -175,7 +198,7 @@ class Runtime:
         )
         if not self._endpoint.submit(MASTER, call):
             call.finish(Failed(GlintError("the client is closed"), "unsent"))
-        return future
+        return future, call
 
     def _refresh(self) -> None:
         """Ask where the servers are, and which are lost."""

@@ -19,7 +19,7 @@ from glintpy.actors.base import Inbox, Later, RequestActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
-from glintpy.errors import GlintError, ModelError, RemoteProtocolError
+from glintpy.errors import ModelError, Overloaded, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.messages import (
     BeginCut,
@@ -40,6 +40,9 @@ from glintpy.protocol.messages import (
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage.journal import Journal
+
+CUTS_MAX = 64
+"""Moments held at once: each may come to cost as much memory as its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,10 @@ class ServerActor(RequestActor):
         again = [cut_id for cut_id, cut in self._cuts.items() if (cut.session, cut.request_id) == asked]
         cut_id = again[0] if again else next(self._cut_ids)
         if not again:
+            if len(self._cuts) >= CUTS_MAX:
+                raise Overloaded(
+                    f"{CUTS_MAX} saves read from this server already; come again when one is done"
+                )
             shard.begin_cut(cut_id, slice_rows=slice_rows)
             self._cuts[cut_id] = _Cut(message.session, message.request_id, message.model_id, now)
         found = {"cut_id": cut_id, "num_rows": shard.num_rows, "slice_rows": slice_rows}
@@ -185,6 +192,9 @@ class ServerActor(RequestActor):
         known.last_read = now
         cut = self.shelf.shard(known.model_id).cuts[message.cut_id]
         values = cut.read(message.index, floor=message.done_below)
+        cells = config.PART_BYTES // values.itemsize
+        if values.size > cells:
+            values = values.reshape(-1)[message.first_cell : message.first_cell + cells]
         return Values(message.request_id, 0, self.window_bytes(), values)
 
     def _end_cut(self, message: EndCut, now: float) -> Message:

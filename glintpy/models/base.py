@@ -15,7 +15,6 @@ from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Requester, Target
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning import Layout, Partitioner, named
-from glintpy.protocol.messages import DestroyModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.ties import Tie
 
@@ -175,9 +174,7 @@ class BigModel:
         # Pushes go to the servers and this goes by the master: it would overtake those that nobody waited for, and
         # they'd fail, in some parts or all, though they were issued first.
         runtime.pushes.wait(flush_s, self._info.model_id)
-        runtime.ask_master(
-            lambda request_id: DestroyModel(request_id, self._info.model_id), timeout_s=limit_s
-        )
+        runtime.destroy_model(self._info.model_id, timeout_s=limit_s)
         self._destroyed = True
 
     def save(self, url: str, *, overwrite: bool = False, progress: bool | None = None) -> None:

@@ -15,7 +15,7 @@ from glintpy.models.requests import Target
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Layout, Partitioner, named
 from glintpy.protocol import wire
-from glintpy.protocol.messages import ClusterState, CreateModel, DestroyModel, OpenModel, PublishModel
+from glintpy.protocol.messages import ClusterState, CreateModel, OpenModel, PublishModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions
 from glintpy.ties import Tie
 
@@ -76,7 +76,7 @@ def make_model(
         info = ModelInfo.from_content(_ask(tie, lambda request_id: OpenModel(request_id, 0, spec.name)))
         if difference := spec.difference(info.spec):
             raise ModelExists(f"there is a model {spec.name!r} that differs: {difference}") from None
-    if info.spec.partitioner == partitioner.name and len(info.owners) == partitioner.num_partitions:
+    if info.spec.partitioner == partitioner.signature and len(info.owners) == partitioner.num_partitions:
         return kind(tie, info, partitioner)
     return kind(tie, info)  # one that was there, made when there were other servers
 
@@ -99,14 +99,16 @@ def handle_of(
     Raises:
         ConfigError: it has a custom partitioner that was not given, or another one.
     """
-    if partitioner is None and info.spec.partitioner in allowed:
-        partitioner = allowed[info.spec.partitioner](info.spec.num_rows, len(info.owners))
+    name = info.spec.partitioner.partition("@")[0]
+    if partitioner is None and name in allowed:
+        partitioner = allowed[name](info.spec.num_rows, len(info.owners))
     found = (info.spec.partitioner, info.spec.num_rows, len(info.owners))
     if partitioner is not None:
-        given = (partitioner.name, partitioner.num_keys, partitioner.num_partitions)
+        given = (partitioner.signature, partitioner.num_keys, partitioner.num_partitions)
         if given != found:
             raise ConfigError(
-                f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}"
+                f"model {info.spec.name!r} has partitioner, keys, partitions {found}, not {given}: it must put every "
+                "key where the one did that the model was made with"
             )
     elif info.spec.partitioner.startswith("custom:"):
         raise ConfigError(
@@ -146,7 +148,7 @@ def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, fill: Fill) -> No
         fill(Target(info, layout, tie.settings.timeout_s, is_hasty=False))
         _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
     except BaseException:
-        _ask(tie, lambda request_id: DestroyModel(request_id, info.model_id))
+        tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)
         raise
 
 

@@ -69,6 +69,9 @@ class _ServerCut:
         self._timeout_s = timeout_s
         self._server_id, address = info.servers[server]
         self._model_id = info.model_id
+        self._row_bytes = info.spec.row_bytes
+        self._item_bytes = info.spec.numpy_dtype.itemsize
+        self._num_cells = info.spec.num_cols or 1
         runtime.link(self._server_id, address)
         self._begun = runtime.ask_server(
             self._server_id, self._begin, model_id=info.model_id, timeout_s=timeout_s
@@ -84,20 +87,37 @@ class _ServerCut:
             raise RemoteProtocolError(f"a server answered {answer!r:.100} where a cut was asked")
         found = wire.content(answer.document)
         cut_id, num_slices = int(found["cut_id"]), -(-int(found["num_rows"]) // int(found["slice_rows"]))
-        waiting: deque[Future[Message]] = deque()
         try:
-            for index in range(num_slices):
-                waiting.append(self._read(cut_id, index, done_below=index - len(waiting)))
-                if len(waiting) == READS_AHEAD:
-                    yield self._values(waiting.popleft().result())
-            while waiting:
-                yield self._values(waiting.popleft().result())
+            if self._row_bytes > PART_BYTES:
+                yield from self._wide_rows(cut_id, num_slices)
+            else:
+                yield from self._pieces(cut_id, ((index, 0) for index in range(num_slices)))
         finally:
             self._ask(lambda request_id, stamp: EndCut(request_id, stamp.session, cut_id)).exception()
 
-    def _read(self, cut_id: int, index: int, *, done_below: int) -> Future[Message]:
+    def _wide_rows(self, cut_id: int, num_rows: int) -> Iterator[NDArray[Any]]:
+        """Yield rows of which each alone is longer than a part, and travels in several pieces."""
+        starts = range(0, self._num_cells, PART_BYTES // self._item_bytes)
+        pieces = self._pieces(cut_id, ((row, start) for row in range(num_rows) for start in starts))
+        for _ in range(num_rows):
+            yield np.concatenate([next(pieces) for _ in starts]).reshape(1, -1)
+
+    def _pieces(self, cut_id: int, wanted: Iterable[tuple[int, int]]) -> Iterator[NDArray[Any]]:
+        """Yield the pieces that begin at (slice, first cell), several asked for ahead."""
+        waiting: deque[tuple[int, Future[Message]]] = deque()
+        for index, first_cell in wanted:
+            done_below = waiting[0][0] if waiting else index
+            waiting.append((index, self._read(cut_id, index, first_cell, done_below=done_below)))
+            if len(waiting) == READS_AHEAD:
+                yield self._values(waiting.popleft()[1].result())
+        while waiting:
+            yield self._values(waiting.popleft()[1].result())
+
+    def _read(self, cut_id: int, index: int, first_cell: int, *, done_below: int) -> Future[Message]:
         return self._ask(
-            lambda request_id, stamp: ReadCut(request_id, stamp.session, cut_id, index, max(0, done_below))
+            lambda request_id, stamp: ReadCut(
+                request_id, stamp.session, cut_id, index, done_below, first_cell
+            )
         )
 
     def _ask(self, build: Callable[[int, Stamp], Message]) -> Future[Message]:

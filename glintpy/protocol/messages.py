@@ -294,6 +294,9 @@ class ReadCut(Message):
     index: int = rule(PART)
     done_below: int = rule(PART)
     """Slices below this one have arrived and are not read again."""
+    first_cell: int = rule(Int())
+    """Where to begin in a slice that is longer than a part: one row then, answered as (n,) cells from here
+    on, at most a part of them. 0 for all others, which are answered whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

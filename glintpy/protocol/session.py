@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from glintpy import config
-from glintpy.errors import Expelled, GlintError, ProtocolMismatch, PushOutcomeUnknown
+from glintpy.errors import Expelled, GlintError, LocalProtocolError, ProtocolMismatch, PushOutcomeUnknown
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call, Failed, Fate, Stamp
 from glintpy.protocol.failures import APPLIED, PASSED_OVER, code_of, error_of
@@ -116,7 +116,10 @@ class Session:
                 self._rejected(message, now)
             case Failure() if message.code == code_of(Expelled()):
                 # Only by what this session sent: a late answer to the one before says nothing about it.
-                is_ours = (message.request_id, message.part) in self._open or message.request_id in self._probes
+                is_ours = (
+                    message.request_id,
+                    message.part,
+                ) in self._open or message.request_id in self._probes
                 if self.phase == "open" and is_ours:
                     self._session_lost(Expelled(message.text), now)
             case Gap():
@@ -163,13 +166,13 @@ class Session:
                 call = self._again.popleft()
                 call.is_waiting = False
                 if not call.is_settled:
-                    encoded.append(self._send(call, now))
+                    self._send(call, now, encoded)
             while self._queue and self._has_room(self._queue[0]):
                 call = self._queue.popleft()
                 if call.is_settled:
                     continue
                 self._enter(call)
-                encoded.append(self._send(call, now))
+                self._send(call, now, encoded)
         return wire.merge(encoded)
 
     @property
@@ -196,14 +199,22 @@ class Session:
         elif call.model_id is not None:
             call.after = self._last_used.get(call.model_id, 0)
 
-    def _send(self, call: Call, now: float) -> list[wire.Buffer]:
+    def _send(self, call: Call, now: float, encoded: list[list[wire.Buffer]]) -> None:
+        try:
+            frames = wire.encode(call.build(Stamp(self.session, self.floor, call.after, call.sequence)))
+        except LocalProtocolError as error:
+            # One that can't travel fails by itself; its number is left behind by the floor.
+            fate: Fate = "unknown" if call.sent_stamp else "unsent"
+            self._close(call)
+            call.finish(Failed(error, fate))
+            return
         if call.attempts and call.numbered:
             self.num_payload_resends += 1
         call.attempts += 1
         self._stamp += 1
         call.sent_stamp, call.sent_at = self._stamp, now
         self._open[call.key] = self._open.pop(call.key)  # the newest send stands last
-        return wire.encode(call.build(Stamp(self.session, self.floor, call.after, call.sequence)))
+        encoded.append(frames)
 
     def _greet(self, now: float, *, again: bool = False) -> None:
         request_id = self._new_request_id()

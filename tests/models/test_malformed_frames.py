@@ -225,7 +225,7 @@ def test_a_kind_that_is_not_for_a_server_is_refused(target: Target, kind: type[M
 def test_a_stranger_ends_no_session_and_reads_no_cut(target: Target) -> None:
     target.peer.send(*wire.encode(Bye(target.peer.next_id(), NOBODY)))
     peer = target.peer
-    peer.refused(ReadCut(peer.next_id(), NOBODY, 1, 0, 0), Expelled)
+    peer.refused(ReadCut(peer.next_id(), NOBODY, 1, 0, 0, 0), Expelled)
     peer.refused(EndCut(peer.next_id(), NOBODY, 1), Expelled)
-    peer.refused(ReadCut(peer.next_id(), peer.session, 2**40, 0, 0), ModelError, "no cut 1099511627776")
+    peer.refused(ReadCut(peer.next_id(), peer.session, 2**40, 0, 0, 0), ModelError, "no cut 1099511627776")
     target.check()
