@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,17 +69,14 @@ def test_destroying_a_model_that_is_gone_is_an_error_unless_it_was_asked_twice(
         runtime.destroy_model(model_id, timeout_s=5)
     asked = runtime._ask_master
 
-    def asked_twice(*arguments: object, **options: object) -> object:
-        future, call = asked(*arguments, **options)  # type: ignore[arg-type] - passed on as they come
+    def asked_twice(*arguments: Any, **options: Any) -> Any:
+        future, call = asked(*arguments, **options)
         future.exception()
         call.attempts += 1
         return future, call
 
-    runtime._ask_master = asked_twice  # type: ignore[assignment,method-assign] - the answer of a first asking was lost
-    try:
-        runtime.destroy_model(model_id, timeout_s=5)
-    finally:
-        del runtime._ask_master  # type: ignore[method-assign] - the class's own is back
+    monkeypatch.setattr(runtime, "_ask_master", asked_twice)  # as if the first answer had been lost
+    runtime.destroy_model(model_id, timeout_s=5)
 
 
 def test_a_server_holds_a_bounded_number_of_moments(client: glintpy.Client) -> None:
