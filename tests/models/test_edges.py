@@ -59,7 +59,7 @@ def test_an_existing_model_is_not_filled_again(client: glintpy.Client) -> None:
 
 
 def test_destroying_a_model_that_is_gone_is_an_error_unless_it_was_asked_twice(
-    client: glintpy.Client,
+    client: glintpy.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = client.vector(3)
     runtime = client._tie.runtime()
