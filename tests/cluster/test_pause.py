@@ -27,12 +27,13 @@ def test_a_pause_in_a_stream_of_pushes_sends_no_payload_twice(pausable: glintpy.
         vector = client.vector(10_000, dtype="int64")
         first, _ = holders_of(vector, pausable)
         pushes = [vector.push(None, 1) for _ in range(50)]
+        pace = threading.Event()  # never set: some pushes, then a breath
         with paused(pausable.servers[first].pid):
             end = time.monotonic() + PAUSE_S
             while time.monotonic() < end:
                 pushes += [vector.push(None, 1) for _ in range(5)]
                 assert vector.pull([9_999]).result()[0] > 0  # the other server answers all the while
-                time.sleep(0.02)
+                pace.wait(0.02)
             assert state_of(client, first) == "lost"
             pull = vector.pull([0])
         pushes += [vector.push(None, 1) for _ in range(50)]
