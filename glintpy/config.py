@@ -70,6 +70,8 @@ class ClientSettings:
     """The longest wait between two probes."""
     probe_jitter: float = 0.2
     """Share of each wait that is random, so that many clients don't probe in step."""
+    keep_alive_s: float = 600.0
+    """An idle session says so often that it lives: well within the hour after which a server forgets it."""
     close_timeout_s: float = 2.0
     """How long leaving ``with`` by an exception may flush."""
 

@@ -76,6 +76,7 @@ class Session:
         self._probes: dict[int, int] = {}  # request id to the stamp at which it was sent
         self._stamp = 0
         self._asked_at = 0.0
+        self._sent_at = 0.0
         self._wait_s = settings.probe_first_s
         self._gap: tuple[int, float] = (0, 0.0)
         self._next_deadline = float("inf")
@@ -139,6 +140,8 @@ class Session:
             oldest = next(iter(self._open.values()))
             if now >= max(oldest.sent_at, self._asked_at) + self._wait_s:
                 self._probe(now)
+        elif self.phase == "open" and now >= max(self._sent_at, self._asked_at) + self._settings.keep_alive_s:
+            self._probe(now)
 
     def fail_all(self, error: GlintError, *, hasty_only: bool = False) -> None:
         """Fail everything, or only what doesn't want to wait for a lost server."""
@@ -212,7 +215,7 @@ class Session:
             self.num_payload_resends += 1
         call.attempts += 1
         self._stamp += 1
-        call.sent_stamp, call.sent_at = self._stamp, now
+        call.sent_stamp, call.sent_at, self._sent_at = self._stamp, now, now
         self._open[call.key] = self._open.pop(call.key)  # the newest send stands last
         encoded.append(frames)
 

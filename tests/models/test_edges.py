@@ -14,8 +14,9 @@ import glintpy
 from glintpy import config
 from glintpy.errors import LocalProtocolError, ModelNotFound, Overloaded
 from glintpy.protocol.calls import Call, Failed, Result, Stamp
-from glintpy.protocol.messages import BeginCut, Message, Pull, Welcome
+from glintpy.protocol.messages import BeginCut, Message, Probe, Pull, Report, Welcome
 from glintpy.protocol.session import Session
+from glintpy.protocol.wire import decode_all
 from glintpy.testing.partitioners import TablePartitioner
 
 
@@ -98,7 +99,7 @@ def test_a_server_holds_a_bounded_number_of_moments(client: glintpy.Client) -> N
         assert failures[:-1] == [None] * CUTS_MAX
 
 
-def test_a_call_that_cannot_travel_fails_alone() -> None:
+def opened_session() -> Session:
     numbers = iter(range(1, 100))
     session = Session(
         client_id=b"c" * 16,
@@ -106,10 +107,30 @@ def test_a_call_that_cannot_travel_fails_alone() -> None:
         new_request_id=lambda: next(numbers),
         random_source=random.Random(1),
     )
-    results: list[Result] = []
     session.connected(0.0)
     session.outgoing(0.0)
     session.receive(Welcome(1, 1, "", "s", 1, b"s" * 16, 2**20, 0), 0.0)
+    return session
+
+
+def test_an_idle_session_is_kept_alive() -> None:
+    session = opened_session()
+    expiry_s = config.ServerSettings().session_expiry_s
+    probed_at = []
+    for moment in range(0, int(expiry_s), 10):
+        session.tick(float(moment))
+        for frames in session.outgoing(float(moment)):
+            (message,) = decode_all(frames)
+            assert isinstance(message, Probe)
+            probed_at.append(moment)
+            none = np.empty(0, np.uint8)
+            session.receive(Report(message.request_id, 2**20, 0, 1, none), float(moment))
+    assert probed_at == [600, 1200, 1800, 2400, 3000]
+
+
+def test_a_call_that_cannot_travel_fails_alone() -> None:
+    session = opened_session()
+    results: list[Result] = []
 
     def build(part: int) -> Call:
         rows = np.array([1], dtype=np.int64)
