@@ -204,7 +204,8 @@ class LocalCluster:
             a private folder for the cluster's life.
         scheme: ``"tcp"``: processes on loopback; ``"ipc"``: processes with sockets in a private folder;
             ``"local"``: threads of this process, for tests and notebooks.
-        durability: ``"process"``: values lie in memory-mapped files.
+        durability: ``"process"``, the only level yet: values lie in memory-mapped files, which survive an orderly
+            stop. What a killed server held is reported as lost.
         memory_limit: bytes for models on each server; None: what is free.
         port: of the master, under ``"tcp"``; 0: any free one.
         log_level: from which on lines of the processes are shown on stderr.

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
@@ -49,6 +50,9 @@ class Future(concurrent.futures.Future[T]):
     """
 
     seen: bool = False
+
+    waits_by: Callable[[Callable[[], bool], float | None], None] | None = None
+    """How a thread that waits may help to bring the answer; it may return early, and waiting then goes on."""
 
     def __init__(self) -> None:
         # First, since the base class already goes through _condition.
@@ -101,7 +105,7 @@ class Future(concurrent.futures.Future[T]):
             GlintError: what the call that made the future says under "The future raises".
         """
         try:
-            value = super().result(timeout)
+            value = super().result(self._help(timeout))
         except BaseException as error:
             # PullFailed is a TimeoutError too: only the object tells an outcome from the end of the wait.
             if error is self._exception:
@@ -127,9 +131,20 @@ class Future(concurrent.futures.Future[T]):
         Raises:
             TimeoutError: it isn't done after ``timeout`` seconds.
         """
-        error = super().exception(timeout)
+        error = super().exception(self._help(timeout))
         self.seen = True
         return error
+
+    def _help(self, timeout: float | None) -> float | None:
+        """Help to bring the answer, and return how long is left to wait."""
+        if self.waits_by is None or self.done():
+            return timeout
+        if timeout is None:
+            self.waits_by(self.done, None)
+            return None
+        end = time.monotonic() + timeout
+        self.waits_by(self.done, timeout)
+        return max(0.0, end - time.monotonic())
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have a function called with this future when it is done.

@@ -32,6 +32,13 @@ ACTIVE_S = 0.05
 BUSY_S = 0.002
 """The same while a socket has no room for what is to be sent."""
 
+GUEST_RETURNS_S = 0.003
+"""After a caller had its answer the endpoint's thread stands by so much longer: in a loop the next call comes within
+microseconds, and two threads that wake up for one message cost more than one."""
+
+STANDBY_S = 0.001
+"""How long an answer that nobody waits for may lie then."""
+
 MESSAGES_A_TURN = 64
 """Messages taken from one connection before the next one's turn."""
 
@@ -102,6 +109,13 @@ class Endpoint:
         self._on_change = on_change
         self._changes: list[tuple[Hashable, bool]] = []
         self._closed = False
+        # A caller that waits receives for everybody meanwhile; the endpoint's thread then stands by.
+        self._guest = threading.Lock()
+        self._guest_thread = 0
+        self._guest_left = 0.0
+        self._guest_wakeup = Wakeup()
+        self._guest_waiter = Waiter([self._guest_wakeup.fileno()])
+        self._standby = Waiter([self._wakeup.fileno()])
         self.progress = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -185,6 +199,41 @@ class Endpoint:
                 self._wakeup.set()
         return True
 
+    def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
+        """Receive in the caller's thread until its answer is there: saves the hand-over between two threads.
+
+        Returns at once if another caller receives already; its answer then comes by that one's hands.
+
+        Args:
+            is_done: whether the caller has what it waits for.
+            timeout_s: seconds; None: no limit.
+        """
+        if not self._guest.acquire(blocking=False):
+            return
+        try:
+            self._guest_thread = threading.get_ident()
+            end = None if timeout_s is None else time.monotonic() + timeout_s
+            while not is_done() and not self._closed:
+                self._guest_wakeup.clear()
+                with self._lock:
+                    if self._closed:
+                        return
+                    now = time.monotonic()
+                    more = False
+                    for key, peer in self._peers.items():
+                        if peer.num_open:
+                            more = self._service(key, peer, now) or more
+                if is_done() or (end is not None and now >= end):
+                    return
+                if not more:
+                    self._guest_waiter.wait(ACTIVE_S if end is None else min(ACTIVE_S, end - now))
+        finally:
+            self._guest_thread = 0
+            self._guest_left = time.monotonic()
+            self._guest.release()
+            if any(peer.num_open for peer in list(self._peers.values())):
+                self._wakeup.set()  # others wait; whoever receives next must know at once
+
     def fail(self, key: Hashable, error: GlintError) -> None:
         """Fail what is open at a peer and doesn't want to wait for its return."""
         with self._lock:
@@ -222,6 +271,7 @@ class Endpoint:
                 for peer in self._peers.values():
                     self._detach(peer)
                 self._wakeup.close()
+                self._guest_wakeup.close()
         except BaseException:
             # Without this thread every future of the process would wait for ever: say so, and go.
             logger.critical("the network thread died; the process ends", exc_info=True)
@@ -247,8 +297,21 @@ class Endpoint:
         if self._on_change is not None:
             for key, is_up in changes:
                 self._on_change(key, is_up)
-        if not self._closed:
+        if not self._closed and not self._stand_by():
             self._waiter.wait(wait_s)
+
+    def _stand_by(self) -> bool:
+        """Leave receiving to a caller, if one does or did just now; whether it was so.
+
+        Deadlines and probes are this thread's all the same, so it comes back for them.
+        """
+        end = time.monotonic() + ACTIVE_S
+        stood_by = False
+        while self._guest.locked() or time.monotonic() - self._guest_left < GUEST_RETURNS_S:
+            stood_by = True
+            if self._standby.wait(STANDBY_S) or time.monotonic() >= end:
+                break
+        return stood_by
 
     def _service(self, key: Hashable, peer: Peer, now: float) -> bool:
         """Take news and messages from a connection, send what may be sent; whether more may wait."""
@@ -267,6 +330,8 @@ class Endpoint:
             if frames is None:
                 return False
             self._take(peer, frames, now)
+            if self._guest_thread not in {0, threading.get_ident()}:
+                self._guest_wakeup.set()  # it may have been the answer that a caller polls for
             self._flush(peer, now)
         return True
 
@@ -308,9 +373,11 @@ class Endpoint:
         self._peers[key] = peer
         for fileno in peer.connection.filenos():
             self._waiter.add(fileno)
+            self._guest_waiter.add(fileno)
 
     def _detach(self, peer: Peer) -> None:
         for fileno in peer.connection.filenos():
             self._waiter.remove(fileno)
+            self._guest_waiter.remove(fileno)
         peer.connection.close()
         peer.link.disconnected(time.monotonic())

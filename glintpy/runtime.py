@@ -109,6 +109,10 @@ class Runtime:
             closed = GlintError("the client is closed")
             call.finish(Failed(closed, "unsent", timed_out=not self._closed))
 
+    def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
+        """Receive in the caller's thread while it waits; see ``rpc.Endpoint.wait_for``."""
+        self._endpoint.wait_for(is_done, timeout_s)
+
     def ask_server(
         self,
         server_id: str,

@@ -194,7 +194,9 @@ class MasterActor(RequestActor):
             message.publish,
             self.wall_clock(),
         )
-        servers = [(server.member_id, server.address) for server in self.members.alive_servers()]
+        # By name, so that partitions lie alike in every run, however servers that start side by side race to join.
+        alive = sorted(self.members.alive_servers(), key=lambda server: (server.name, server.member_id))
+        servers = [(server.member_id, server.address) for server in alive]
         self.catalog.create(request, servers, now, self._settle(peer, message.request_id))
         return LATER
 

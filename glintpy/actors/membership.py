@@ -27,7 +27,7 @@ class Member:
 
     Attributes:
         peer: the connection that its last message came over.
-        order: counts first joins; partitions are dealt out in this order.
+        order: counts first joins; the list of servers is in this order.
     """
 
     member_id: str

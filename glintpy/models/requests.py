@@ -63,6 +63,7 @@ class Requester:
         self._result: Callable[[], Any] = lambda: None
         self._into: NDArray[Any] | None = None
         self.future: Future[Any] = Future()
+        self.future.waits_by = getattr(runtime, "wait_for", None)
 
     def pull(self, into: NDArray[Any], result: Callable[[], Any]) -> Future[Any]:
         """Read what is asked for.
