@@ -193,7 +193,7 @@ class Endpoint:
 
             call.settle = settled
             peer.link.submit(call)
-            more = self._service(key, peer, time.monotonic())
+            more = self._exchange(peer, time.monotonic())
             if more or peer.pending:
                 # What is left to do here is the endpoint's thread's, which may be asleep.
                 self._wakeup.set()
@@ -324,6 +324,10 @@ class Endpoint:
                 peer.down_since = now
                 peer.link.disconnected(now)
             self._changes.append((key, is_up))
+        return self._exchange(peer, now)
+
+    def _exchange(self, peer: Peer, now: float) -> bool:
+        """Send what may be sent, and take what has come, since a send may have swallowed its signal."""
         self._flush(peer, now)
         for _ in range(MESSAGES_A_TURN):
             frames = peer.connection.receive()

@@ -93,9 +93,7 @@ class SocketMailbox:
     def _get(self) -> Letter:
         while True:
             now = self._clock()
-            num_disconnects = self._listener.num_disconnects()
-            if now >= self._next_tick or num_disconnects != self._num_disconnects:
-                self._num_disconnects = num_disconnects
+            if now >= self._next_tick:
                 self._next_tick = now + self._tick_s
                 return Letter(Tick())
             if self._local:
@@ -108,6 +106,10 @@ class SocketMailbox:
             if arrived is not None:
                 self._work_is_due = True
                 return Letter(Arrival(*arrived))
+            num_disconnects = self._listener.num_disconnects()
+            if num_disconnects != self._num_disconnects:
+                self._num_disconnects = num_disconnects
+                return Letter(Tick())
             if self.has_work:
                 return Letter(Idle())
             self._wakeup.clear()

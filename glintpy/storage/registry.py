@@ -55,7 +55,9 @@ class Registry:
         self._where = where
         try:
             # The file is opened by the thread that starts the master and used by the actor's thread alone.
-            self._database = sqlite3.connect(where, timeout=0.5, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(
+                where, timeout=0.5, isolation_level=None, check_same_thread=False
+            )
         except sqlite3.Error as error:
             raise ConfigError(f"can't use {where}: {error}") from error
         try:

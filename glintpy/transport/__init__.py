@@ -10,7 +10,17 @@ from glintpy.transport.base import Connection, Delivery, Listener
 from glintpy.transport.waiting import Waiter
 from glintpy.transport.wakeup import Wakeup
 
-__all__ = ["SCHEMES", "Connection", "Delivery", "Listener", "Waiter", "Wakeup", "connect", "listen", "scheme_of"]
+__all__ = [
+    "SCHEMES",
+    "Connection",
+    "Delivery",
+    "Listener",
+    "Waiter",
+    "Wakeup",
+    "connect",
+    "listen",
+    "scheme_of",
+]
 
 SCHEMES = ("tcp", "ipc", "local")
 

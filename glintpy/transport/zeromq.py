@@ -102,6 +102,9 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> Delivery:
 
 
 def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
+    # Asking first costs 2 us; being told by an exception, which is what most calls end with, 7.
+    if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]  # this option is an int
+        return None
     try:
         parts = socket.recv_multipart(zmq.DONTWAIT, copy=False)
     except zmq.Again:

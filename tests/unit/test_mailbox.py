@@ -87,7 +87,7 @@ def test_an_ended_connection_is_a_tick_at_once(box: Box) -> None:
     connection = box.connect()
     connection.send([b"last words"])
     connection.close()
-    assert box.texts(2) == ["Tick", b"last words"]
+    assert box.texts(2) == [b"last words", "Tick"]
 
 
 def test_own_work_and_arrivals_take_turns(box: Box) -> None:
