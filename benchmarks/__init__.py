@@ -1,0 +1,1 @@
+"""Benchmarks of glintpy beside what the machine can do and what others do on it: ``python benchmarks/run.py``."""

@@ -1,0 +1,1 @@
+"""Peers: other systems that hold arrays for several programs, each behind one small adapter."""
