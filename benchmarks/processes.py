@@ -141,32 +141,39 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._end_descendants()
+        end_descendants(self._mark, self.process.pid)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._log.close()
 
-    def _end_descendants(self) -> None:
-        # A process that is being killed may have just started another: look until there is none.
-        end = time.monotonic() + STOP_S
-        while (found := self._descendants()) and time.monotonic() < end:
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
 
-    def _descendants(self) -> list[int]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal() or int(entry.name) in (os.getpid(), self.process.pid):
-                continue
-            with suppress(OSError):
-                state = (entry / "stat").read_text().rpartition(")")[2].split()
-                in_session = int(state[3]) == self.process.pid
-                is_marked = f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes()
-                if state[0] != "Z" and (in_session or is_marked):
-                    found.append(int(entry.name))
-        return found
+def end_descendants(mark: str, session: int) -> None:
+    """End what a child started, and what that started.
+
+    Args:
+        mark: of the child, in its environment.
+        session: the child's own number; it is not ended.
+    """
+    # A process that is being killed may have just started another: look until there is none.
+    end = time.monotonic() + STOP_S
+    while (found := _descendants(mark, session)) and time.monotonic() < end:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _descendants(mark: str, session: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) in (os.getpid(), session):
+            continue
+        with suppress(OSError):
+            state = (entry / "stat").read_text().rpartition(")")[2].split()
+            is_marked = f"{MARK}={mark}".encode() in (entry / "environ").read_bytes()
+            if state[0] != "Z" and (int(state[3]) == session or is_marked):
+                found.append(int(entry.name))
+    return found
 
 
 def resident_bytes(pid: int) -> int:

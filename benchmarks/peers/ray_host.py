@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import ray  # type: ignore[import-not-found]  # it has an environment of its own
 
+from benchmarks.processes import MARK, end_descendants
+
 NAMESPACE = "glintpy-benchmarks"
 
 STORE_BYTES = 1 << 30
@@ -98,7 +100,11 @@ def main() -> None:
     try:
         sys.stdin.read()
     finally:
+        # The end of the input and the signal come together, and what is being shut down is not to be left half way.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
+        # Some of its agents notice only after a minute that they are alone.
+        end_descendants(os.environ[MARK], os.getpid())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
