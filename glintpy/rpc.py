@@ -213,26 +213,34 @@ class Endpoint:
         try:
             self._guest_thread = threading.get_ident()
             end = None if timeout_s is None else time.monotonic() + timeout_s
+            # Nothing is lost by waiting first: whoever sent last has taken what had come by then.
             while not is_done() and not self._closed:
-                self._guest_wakeup.clear()
-                with self._lock:
-                    if self._closed:
-                        return
-                    now = time.monotonic()
-                    more = False
-                    for key, peer in self._peers.items():
-                        if peer.num_open:
-                            more = self._service(key, peer, now) or more
-                if is_done() or (end is not None and now >= end):
+                left_s = ACTIVE_S if end is None else min(ACTIVE_S, end - time.monotonic())
+                if left_s <= 0:
                     return
-                if not more:
-                    self._guest_waiter.wait(ACTIVE_S if end is None else min(ACTIVE_S, end - now))
+                if self._guest_waiter.wait(left_s):
+                    self._guest_wakeup.clear()
+                    if not self._receive_as_guest(is_done):
+                        self._wakeup.set()  # for something that is not a caller's business
         finally:
             self._guest_thread = 0
             self._guest_left = time.monotonic()
             self._guest.release()
             if any(peer.num_open for peer in list(self._peers.values())):
                 self._wakeup.set()  # others wait; whoever receives next must know at once
+
+    def _receive_as_guest(self, is_done: Callable[[], bool]) -> bool:
+        received = False
+        with self._lock:
+            now = time.monotonic()
+            for peer in self._peers.values():
+                if self._closed or not peer.num_open:
+                    continue
+                while self._receive_one(peer, now):
+                    received = True
+                    if is_done():
+                        return True
+        return received
 
     def fail(self, key: Hashable, error: GlintError) -> None:
         """Fail what is open at a peer and doesn't want to wait for its return."""
@@ -329,14 +337,17 @@ class Endpoint:
     def _exchange(self, peer: Peer, now: float) -> bool:
         """Send what may be sent, and take what has come, since a send may have swallowed its signal."""
         self._flush(peer, now)
-        for _ in range(MESSAGES_A_TURN):
-            frames = peer.connection.receive()
-            if frames is None:
-                return False
-            self._take(peer, frames, now)
-            if self._guest_thread not in {0, threading.get_ident()}:
-                self._guest_wakeup.set()  # it may have been the answer that a caller polls for
-            self._flush(peer, now)
+        return all(self._receive_one(peer, now) for _ in range(MESSAGES_A_TURN))
+
+    def _receive_one(self, peer: Peer, now: float) -> bool:
+        """Take one message; whether there was one."""
+        frames = peer.connection.receive()
+        if frames is None:
+            return False
+        self._take(peer, frames, now)
+        if self._guest_thread not in {0, threading.get_ident()}:
+            self._guest_wakeup.set()  # it may have been the answer that a caller polls for
+        self._flush(peer, now)
         return True
 
     def _take(self, peer: Peer, frames: list[wire.Buffer], now: float) -> None:

@@ -253,7 +253,8 @@ class Runtime:
     @property
     def is_usable(self) -> bool:
         """Whether it is this process's own, and open."""
-        return not self._closed and self.pid == os.getpid()
+        # No look at the pid, which is a system call: a forked child's ties forget their parent's runtime.
+        return not self._closed
 
     def close(self, error: GlintError | None = None) -> None:
         """End the sessions and connections; what is open fails."""

@@ -64,6 +64,7 @@ class SocketMailbox:
         self._waiter = Waiter([self._wakeup.fileno(), *listener.filenos()])
         self._next_tick = clock() + tick_s
         self._num_disconnects = 0
+        self._is_woken = False
         self._closed = False
         self.has_work = False
         """Set by the actor while it has work of its own: ``get`` then returns ``Idle`` rather than wait, and in
@@ -106,18 +107,22 @@ class SocketMailbox:
             if arrived is not None:
                 self._work_is_due = True
                 return Letter(Arrival(*arrived))
-            num_disconnects = self._listener.num_disconnects()
-            if num_disconnects != self._num_disconnects:
-                self._num_disconnects = num_disconnects
+            if self._is_woken and self._has_news():
                 return Letter(Tick())
             if self.has_work:
                 return Letter(Idle())
             self._wakeup.clear()
             if not self._local:
                 wait_s = min(self._next_tick - now, 0.005 if self.tick_soon else self._tick_s)
-                self._waiter.wait(wait_s)
+                self._is_woken = self._waiter.wait(wait_s)
                 if self.tick_soon:
                     self._next_tick = self._clock()
+
+    def _has_news(self) -> bool:
+        """Whether connections ended: asked only after a wake-up without a message, since asking costs as much."""
+        self._is_woken = False
+        before, self._num_disconnects = self._num_disconnects, self._listener.num_disconnects()
+        return self._num_disconnects != before
 
     def close(self) -> None:
         """Release the wake-up; what waits is dropped."""

@@ -31,6 +31,8 @@ CODE_OF: dict[DTypeAny, int] = {dtype: code for code, dtype in BY_CODE.items()}
 INDEX_CODES = frozenset({4, 7})
 """int64 and uint32: the only dtypes of index arrays."""
 
+BY_NAME: dict[str, DTypeAny] = {dtype.name: dtype for dtype in BY_CODE.values()}
+
 NAMES = tuple(dtype.name for dtype in BY_CODE.values())
 
 

@@ -82,7 +82,7 @@ class ModelSpec:
     @property
     def numpy_dtype(self) -> dtypes.DTypeAny:
         """The dtype as numpy's own object, little-endian."""
-        return dtypes.model_dtype(self.dtype)
+        return dtypes.BY_NAME[self.dtype]
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ class ModelSpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return (1 if self.num_cols is None else self.num_cols) * dtypes.model_dtype(self.dtype).itemsize
+        return (1 if self.num_cols is None else self.num_cols) * dtypes.BY_NAME[self.dtype].itemsize
 
     @property
     def num_bytes(self) -> int:

@@ -31,6 +31,7 @@ class LocalListener:
         self._inbox: deque[tuple[bytes, list[Buffer]]] = deque()
         self._peers: dict[bytes, LocalConnection] = {}
         self._num_disconnects = 0
+        self._num_told = 0
         with _lock:
             if address in _listeners:
                 raise ConfigError(f"{address} is taken: somebody in this process listens there already")
@@ -48,7 +49,8 @@ class LocalListener:
         with _lock:
             if self._inbox:
                 return self._inbox.popleft()
-            self._wakeup.clear()
+            if self._num_told == self._num_disconnects:
+                self._wakeup.clear()
             return None
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
@@ -60,7 +62,9 @@ class LocalListener:
 
     def num_disconnects(self) -> int:
         """Return how many connections have ended so far."""
-        return self._num_disconnects
+        with _lock:
+            self._num_told = self._num_disconnects
+            return self._num_told
 
     def close(self) -> None:
         """Drop every connection and everything that waits."""
