@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -39,25 +39,10 @@ from tests.models.raw_peer import (
     RawPeer,
     Served,
     Target,
-    a_cluster,
     check_failure,
     header,
     indices,
 )
-
-
-@pytest.fixture(scope="module", params=["local", "tcp"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    with a_cluster(request.param) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def target(served: Served) -> Iterator[Target]:
-    made = Target(served)
-    yield made
-    made.close()
-
 
 # --- what is asked for -------------------------------------------------------------------------------------
 

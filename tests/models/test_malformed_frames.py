@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -30,26 +30,11 @@ from tests.models.raw_peer import (
     RawPeer,
     Served,
     Target,
-    a_cluster,
     any_message,
     check_failure,
     header,
     indices,
 )
-
-
-@pytest.fixture(scope="module", params=["local", "tcp"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    with a_cluster(request.param) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def target(served: Served) -> Iterator[Target]:
-    made = Target(served)
-    yield made
-    made.close()
-
 
 # --- what is no message ------------------------------------------------------------------------------------
 
