@@ -42,6 +42,8 @@ class Listener(Protocol):
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
         """Send to a peer that has sent something before.
 
+        That a peer is gone is learnt while receiving: the end of a connection stands behind its last message.
+
         Frames larger than a few KiB may be sent without a copy: the caller doesn't change them any more.
         """
         ...
