@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import mxnet as mx  # type: ignore[import-not-found]  # it has an environment of its own
+import mxnet as mx
 import numpy as np
 
 from benchmarks.store import Store

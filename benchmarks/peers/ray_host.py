@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import ray  # type: ignore[import-not-found]  # it has an environment of its own
+import ray
 
 from benchmarks.processes import MARK, end_descendants
 

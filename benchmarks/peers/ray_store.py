@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray  # type: ignore[import-not-found]  # it has an environment of its own
+import ray
 
 from benchmarks.peers.ray_host import NAMESPACE, actor_name
 from benchmarks.store import Store
