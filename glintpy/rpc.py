@@ -1,8 +1,8 @@
-"""Endpoint: a client's sockets, one thread that always receives, and the hand-over to the pure links.
+"""Endpoint: a client's sockets, and the hand-over from them to the pure links; knows no model.
 
-Knows no model. A socket is used by one thread at a time, handed over under a lock: a caller sends from its
-own thread, which saves a wake-up, and the endpoint's thread receives. Links settle their calls under that
-lock, so what they call must not block.
+A socket is used by one thread at a time, handed over under a lock. A caller sends from its own thread, and
+while it waits for its answer it receives, for everybody; else the endpoint's thread does. Each saves a
+wake-up. Links settle their calls under that lock, so what they call must not block.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class Peer:
         self.load_bytes = 0
         self.num_open = 0
         self.is_up = False
-        self.down_since = time.monotonic()
 
 
 class Endpoint:
@@ -329,7 +328,6 @@ class Endpoint:
             if is_up:
                 peer.link.connected(now)
             else:
-                peer.down_since = now
                 peer.link.disconnected(now)
             self._changes.append((key, is_up))
         return self._exchange(peer, now)

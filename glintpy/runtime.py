@@ -42,7 +42,6 @@ class Runtime:
     def __init__(self, address: str, settings: config.ClientSettings, *, name: str | None = None) -> None:
         self.address = address
         self.settings = settings
-        self.pid = os.getpid()
         self.client_id = os.urandom(16)
         self.pushes = OpenPushes()
         self._request_ids = itertools.count(1)
@@ -252,8 +251,7 @@ class Runtime:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is this process's own, and open."""
-        # No look at the pid, which is a system call: a forked child's ties forget their parent's runtime.
+        """Whether it is open. It is this process's own too: a forked child's ties forget their parent's."""
         return not self._closed
 
     def close(self, error: GlintError | None = None) -> None:

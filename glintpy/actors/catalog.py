@@ -58,7 +58,6 @@ class Model:
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
     deadline: float = 0.0
-    failure: GlintError | None = None
 
     @property
     def server_ids(self) -> list[str]:
@@ -314,8 +313,6 @@ class Catalog:
                 f"there is a model {request.spec.name!r} already; open it, use exist_ok=True, or take another name"
             )
         difference = request.spec.difference(taken.info.spec)
-        if not difference and taken.info.spec.num_rows != request.spec.num_rows:
-            difference = "sizes"
         if difference:
             raise ModelExists(
                 f"there is a model {request.spec.name!r} that differs from what is asked: {difference}"
@@ -350,7 +347,7 @@ class Catalog:
             self._settle(model, model.info.to_content())
         elif model.stage == "destroy":
             del self._models[model.info.model_id]
-            self._settle(model, model.failure or {})
+            self._settle(model, {})
 
     def _undo(self, model: Model, error: GlintError) -> None:
         # Whoever asked hears of it now; the servers are told to forget the model, and one that can't be told
@@ -365,6 +362,6 @@ class Catalog:
         for settle in waiting:
             settle(result)
 
-    def message_parts(self, order: Order) -> Model | None:
+    def model_of(self, order: Order) -> Model | None:
         """Return the model that an order is about, or None if it is gone (an order to destroy stands)."""
         return self._models.get(order.model_id)

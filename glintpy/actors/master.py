@@ -150,7 +150,7 @@ class MasterActor(RequestActor):
         server = self.members.server(message.member_id)
         self.members.leave(message.member_id)
         if server is not None:
-            self.catalog.server_lost(server.member_id)
+            self._give_up(server.member_id)
             if not self.catalog.ids_on(server.member_id):
                 # It held nothing: nobody waits for its return.
                 self.members.forget(server.member_id)
@@ -162,9 +162,14 @@ class MasterActor(RequestActor):
         self.members.tick(now)
         for server in self.members.servers():
             if server.state in {"lost", "stopped"}:
-                self.catalog.server_lost(server.member_id)
+                self._give_up(server.member_id)
         self.catalog.tick(now)
         self._send_orders()
+
+    def _give_up(self, server_id: str) -> None:
+        """Expect no answer of a server any more."""
+        self._asked = {asked: order for asked, order in self._asked.items() if order.server_id != server_id}
+        self.catalog.server_lost(server_id)
 
     def _find_lost_connections(self) -> None:
         # A ROUTER doesn't say whose connection ended, only that one did. So everybody is sent a few bytes: who
@@ -229,7 +234,7 @@ class MasterActor(RequestActor):
     def _message(self, order: Order, request_id: int) -> Message | None:
         if order.kind == "destroy":
             return DestroyShard(request_id, order.model_id)
-        model = self.catalog.message_parts(order)
+        model = self.catalog.model_of(order)
         if model is None:
             return None
         return CreateShard(

@@ -23,14 +23,12 @@ from glintpy.protocol.messages import (
     Applied,
     BeginCut,
     Bye,
-    EndCut,
     Gap,
     Hello,
     Message,
     Probe,
     Pull,
     Push,
-    ReadCut,
     Report,
     Values,
     Welcome,
@@ -38,8 +36,6 @@ from glintpy.protocol.messages import (
 from glintpy.storage.journal import Journal, Session
 
 logger = logging.getLogger("glintpy.actors")
-
-SessionMessage = Pull | Push | Probe | BeginCut | ReadCut | EndCut
 
 Apply = Callable[[Push], None]
 Read = Callable[[Pull | Push], np.ndarray]

@@ -6,7 +6,7 @@ At most one request goes to each server: all parts for one server share a reques
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,8 @@ class Requester:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> Any:
+    def _parts(self) -> Iterator[tuple[str, str, int, int, Part]]:
+        """Yield (server id, its address, request id, number, part), all of one server under one request id."""
         info = self._target.info
         spec, asked = info.spec, self._asked
         cols = None if asked.cols is None else _axis(asked.cols)
