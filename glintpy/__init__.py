@@ -10,8 +10,9 @@ any number of programs *pull* parts of it and *push* updates to parts of it, asy
         m.push([3, 9, 3], 0.05).result()
         print(m.pull([3, 9]).result()[:, 0])
 
-Layers, imports downward only: cli; testing; cluster; client; models and actors; rpc and storage; transport,
-protocol, partitioning and updaters; config and futures; errors. ``ARCHITECTURE.md`` is the tour.
+Layers, imports downward only: cli; testing; cluster; client and nodes; models and actors; ties; runtime; rpc,
+heart, pushes and storage; transport, protocol, partitioning and updaters; config and futures; errors.
+``ARCHITECTURE.md`` is the tour.
 """
 
 from __future__ import annotations
