@@ -39,6 +39,16 @@ MERGED_MESSAGES_MAX = 64
 MERGED_BYTES_MAX = 64 * KIB
 """Only small messages travel together; for larger ones a send of their own costs nothing by comparison."""
 
+SMALL_BYTES = 32 * KIB
+"""A request of up to so many bytes of keys and values may travel together with others of its kind; of a larger one
+the rows cost more than the request."""
+
+BUNDLE_BYTES = 256 * KIB
+"""Requests that travel together, in bytes: a quarter of a part, so that a server is not long away for them."""
+
+BUNDLE_REQUESTS = 32
+"""The same in requests: their common cost is spread thinly by then, and the server may begin."""
+
 SLICES_MAX = 4 * KIB
 """Slices in one selection: one for each partition on a server, with room to spare."""
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
+from concurrent.futures._base import FINISHED, RUNNING
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -55,24 +56,54 @@ class Future(concurrent.futures.Future[T]):
     """How a thread that waits may help to bring the answer; it may return early, and waiting then goes on."""
 
     def __init__(self) -> None:
-        # First, since the base class already goes through _condition.
+        # Not the base's: its condition, which few futures ever need, costs more than all the rest.
         self._pid = _process.pid
-        super().__init__()
-        self.set_running_or_notify_cancel()
+        self._own_condition: threading.Condition | None = None
+        self._state = RUNNING
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]] = []
 
     # Every path of concurrent.futures, wait() and as_completed() included, begins by taking a future's
     # _condition. It may have been held by another thread at the moment of a fork, and then nobody in the
     # child would ever release it; and a child would wait for ever for an answer that the parent gets. One
     # property catches both on every path, where a registry of all futures would cost more than a future.
+    # It makes the condition too: who is done before anybody waits or adds a callback never has one.
     @property
     def _condition(self) -> threading.Condition:
         if self._pid != _process.pid:
             self._adopt()
-        return self._own_condition
+        condition = self._own_condition
+        if condition is None:
+            with _process.finishing:
+                condition = self._own_condition
+                if condition is None:
+                    condition = self._own_condition = threading.Condition()
+        return condition
 
     @_condition.setter
     def _condition(self, condition: threading.Condition) -> None:
-        self._own_condition = condition
+        self._own_condition = condition  # the base promises that it can be set
+
+    def set_result(self, result: T) -> None:
+        """Complete it with a value; for whoever made it.
+
+        Raises:
+            concurrent.futures.InvalidStateError: it is done already.
+        """
+        if not self._is_unobserved():
+            super().set_result(result)
+            return
+        with _process.finishing:
+            if self._own_condition is None:
+                self._result, self._state = result, FINISHED
+                return
+        super().set_result(result)
+
+    def _is_unobserved(self) -> bool:
+        """Whether nobody waits for it or has put a callback on it so far."""
+        return self._own_condition is None and self._state == RUNNING and self._pid == _process.pid
 
     def _adopt(self) -> None:
         """Make a future that came here by a fork this process's own, failed unless it was done."""
@@ -104,6 +135,9 @@ class Future(concurrent.futures.Future[T]):
             TimeoutError: it isn't done after ``timeout`` seconds.
             GlintError: what the call that made the future says under "The future raises".
         """
+        if self._state == FINISHED and self._exception is None:
+            self.seen = True
+            return self._result  # type: ignore[return-value]  # of a future that is done it is a T
         try:
             value = super().result(self._help(timeout))
         except BaseException as error:
@@ -118,6 +152,10 @@ class Future(concurrent.futures.Future[T]):
             # The traceback holds this frame, which would hold the error again: a cycle that keeps the
             # locals of every frame above alive until the collector comes by.
             del self
+
+    def done(self) -> bool:
+        """Tell whether it has its outcome."""
+        return self._state == FINISHED or super().done()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return the failure, or None.
@@ -306,6 +344,7 @@ class _Process:
         self.pid = os.getpid()
         self.callbacks = _Callbacks()
         self.adopting = threading.Lock()
+        self.finishing = threading.Lock()
 
 
 _process = _Process()

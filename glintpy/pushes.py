@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from glintpy.futures import Future
@@ -15,26 +16,32 @@ logger = logging.getLogger("glintpy.client")
 class OpenPushes:
     """Pushes without an outcome, and failed ones that nobody has looked at.
 
+    Args:
+        before_wait: called before pushes are waited for: issues what was put off.
+
     Threads:
         Safe from any thread.
     """
 
     UNSEEN_MAX = 1000
 
-    def __init__(self) -> None:
+    def __init__(self, *, before_wait: Callable[[], None] = lambda: None) -> None:
+        self._before_wait = before_wait
         self._lock = threading.Lock()
         self._open: dict[int, tuple[int, str, Future[Any]]] = {}
         self._failed: list[tuple[int, str, Future[Any]]] = []
 
-    def add(self, model_id: int, model: str, future: Future[Any]) -> None:
-        """Note a push that was issued."""
+    def add(self, model_id: int, model: str, futures: Iterable[Future[Any]]) -> None:
+        """Note pushes that are about to be issued."""
         with self._lock:
-            self._open[id(future)] = (model_id, model, future)
+            for future in futures:
+                self._open[id(future)] = (model_id, model, future)
 
-    def done(self, future: Future[Any]) -> None:
-        """Note that a push has its outcome; called when its future is completed, and its failure noted."""
+    def done(self, futures: Iterable[Future[Any]]) -> None:
+        """Note that pushes have their outcome; called when their futures are completed, and failures noted."""
         with self._lock:
-            self._open.pop(id(future), None)
+            for future in futures:
+                self._open.pop(id(future), None)
 
     def failed(self, model_id: int, model: str, future: Future[Any]) -> None:
         """Note a push that is about to fail; what nobody looks at is raised by the next flush."""
@@ -44,6 +51,7 @@ class OpenPushes:
 
     def wait(self, timeout_s: float | None, model_id: int | None = None) -> int:
         """Wait until every push issued before has its outcome, whatever it is; return how many have none yet."""
+        self._before_wait()
         with self._lock:
             waiting = [entry[2] for entry in self._open.values() if model_id in {None, entry[0]}]
         return len(concurrent.futures.wait(waiting, timeout_s).not_done)

@@ -17,9 +17,9 @@ from typing import Protocol
 
 from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
-from glintpy.protocol.calls import Call
+from glintpy.protocol.calls import Call, Load
 from glintpy.protocol.messages import Message
-from glintpy.transport import Connection, Delivery, Waiter, Wakeup, connect
+from glintpy.transport import Connection, Delivery, EagerWaiter, Waiter, Wakeup, connect
 
 logger = logging.getLogger("glintpy.rpc")
 
@@ -78,13 +78,12 @@ class Link(Protocol):
 class Peer:
     """One address, its connection and its link."""
 
-    def __init__(self, address: str, link: Link) -> None:
+    def __init__(self, address: str, link: Link, load: Load) -> None:
         self.address = address
         self.link = link
+        self.load = load
         self.connection: Connection = connect(address)
         self.pending: deque[list[wire.Buffer]] = deque()
-        self.load_bytes = 0
-        self.num_open = 0
         self.is_up = False
 
 
@@ -94,18 +93,29 @@ class Endpoint:
     Args:
         name: of the thread.
         on_change: called without the lock when a connection went up or down.
+        before_wait: called without the lock by whoever is about to wait for an answer, and soon after ``poke``:
+            submits what was put off.
 
     Threads:
         Safe from any thread. Belongs to the process that made it: after a fork the child makes its own.
     """
 
-    def __init__(self, name: str, *, on_change: Callable[[Hashable, bool], None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_change: Callable[[Hashable, bool], None] | None = None,
+        before_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._peers: dict[Hashable, Peer] = {}
+        self.load = Load()
         self._wakeup = Wakeup()
         self._waiter = Waiter([self._wakeup.fileno()])
         self._on_change = on_change
+        self._before_wait = before_wait
+        self._may_sleep = False
         self._changes: list[tuple[Hashable, bool]] = []
         self._closed = False
         # A caller that waits receives for everybody meanwhile; the endpoint's thread then stands by.
@@ -113,7 +123,7 @@ class Endpoint:
         self._guest_thread = 0
         self._guest_left = 0.0
         self._guest_wakeup = Wakeup()
-        self._guest_waiter = Waiter([self._guest_wakeup.fileno()])
+        self._guest_waiter = EagerWaiter([self._guest_wakeup.fileno()])
         self._standby = Waiter([self._wakeup.fileno()])
         self.progress = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -124,7 +134,8 @@ class Endpoint:
         with self._lock:
             if key in self._peers:
                 return
-            self._attach(key, Peer(address, link))
+            load = Load(self.load)
+            self._attach(key, Peer(address, link, load))
         self._wakeup.set()
 
     def has(self, key: Hashable) -> bool:
@@ -146,9 +157,7 @@ class Endpoint:
             if peer is None or peer.address == address or self._closed:
                 return
             self._detach(peer)
-            moved = Peer(address, peer.link)
-            moved.load_bytes, moved.num_open = peer.load_bytes, peer.num_open
-            self._attach(key, moved)
+            self._attach(key, Peer(address, peer.link, peer.load))
         self._wakeup.set()
 
     def link_of(self, key: Hashable) -> Link:
@@ -178,25 +187,18 @@ class Endpoint:
             if self._closed:
                 return False
             peer = self._peers[key]
-            peer.load_bytes += call.cost_bytes
-            peer.num_open += 1
-            settle = call.settle
-
-            def settled(result: object) -> None:
-                # The peer may have moved to another address meanwhile: count on the one there is now.
-                current = self._peers.get(key, peer)
-                current.load_bytes -= call.cost_bytes
-                current.num_open -= 1
-                self._room.notify_all()
-                settle(result)  # type: ignore[arg-type] # the link passes a Result on
-
-            call.settle = settled
+            peer.load.add(call)
             peer.link.submit(call)
             more = self._exchange(peer, time.monotonic())
             if more or peer.pending:
                 # What is left to do here is the endpoint's thread's, which may be asleep.
                 self._wakeup.set()
         return True
+
+    def poke(self) -> None:
+        """Have ``before_wait`` called by the endpoint's thread, within ``STANDBY_S`` if nobody waits before."""
+        if self._may_sleep:
+            self._wakeup.set()
 
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
         """Receive in the caller's thread until its answer is there: saves the hand-over between two threads.
@@ -207,6 +209,7 @@ class Endpoint:
             is_done: whether the caller has what it waits for.
             timeout_s: seconds; None: no limit.
         """
+        self._before_wait()
         if not self._guest.acquire(blocking=False):
             return
         try:
@@ -225,7 +228,7 @@ class Endpoint:
             self._guest_thread = 0
             self._guest_left = time.monotonic()
             self._guest.release()
-            if any(peer.num_open for peer in list(self._peers.values())):
+            if self.load.num_open:
                 self._wakeup.set()  # others wait; whoever receives next must know at once
 
     def _receive_as_guest(self, is_done: Callable[[], bool]) -> bool:
@@ -233,7 +236,7 @@ class Endpoint:
         with self._lock:
             now = time.monotonic()
             for peer in self._peers.values():
-                if self._closed or not peer.num_open:
+                if self._closed or not peer.load.num_open:
                     continue
                 while self._receive_one(peer, now):
                     received = True
@@ -287,6 +290,8 @@ class Endpoint:
     def _turn(self) -> None:
         self._wakeup.clear()
         self.progress += 1
+        self._may_sleep = True  # what is put off from here on pokes; what was before is seen now
+        self._before_wait()
         with self._lock:
             now = time.monotonic()
             wait_s = IDLE_S
@@ -298,7 +303,7 @@ class Endpoint:
                     wait_s = 0.0
                 elif peer.pending:
                     wait_s = min(wait_s, BUSY_S)
-                elif peer.num_open:
+                elif peer.load.num_open:
                     wait_s = min(wait_s, ACTIVE_S)
             changes, self._changes = self._changes, []
         if self._on_change is not None:
@@ -315,7 +320,8 @@ class Endpoint:
         end = time.monotonic() + ACTIVE_S
         stood_by = False
         while self._guest.locked() or time.monotonic() - self._guest_left < GUEST_RETURNS_S:
-            stood_by = True
+            stood_by, self._may_sleep = True, False
+            self._before_wait()
             if self._standby.wait(STANDBY_S) or time.monotonic() >= end:
                 break
         return stood_by
@@ -373,12 +379,13 @@ class Endpoint:
 
     def _wait_for_room(self, key: Hashable, call: Call, bytes_max: int) -> bool:
         while not self._closed:
-            peer = self._peers[key]
-            if peer.load_bytes == 0 or peer.load_bytes + call.cost_bytes <= bytes_max:
+            load = self._peers[key].load
+            if load.num_bytes == 0 or load.num_bytes + call.cost_bytes <= bytes_max:
                 return True
             left_s = None if call.deadline is None else call.deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return False
+            load.on_release = self._room.notify_all  # from here on; the condition's lock is held for it
             self._room.wait(left_s)
         return False
 

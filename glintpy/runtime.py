@@ -15,6 +15,7 @@ from glintpy import config
 from glintpy.errors import GlintError, MasterUnreachable, ModelNotFound, ServerLost
 from glintpy.futures import Future
 from glintpy.heart import Heart, Identity, Listeners
+from glintpy.outbox import Outbox
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
 from glintpy.protocol.messages import Bye, ClusterState, DestroyModel, Done, Message
@@ -43,14 +44,17 @@ class Runtime:
         self.address = address
         self.settings = settings
         self.client_id = os.urandom(16)
-        self.pushes = OpenPushes()
+        self.outbox = Outbox()
+        self.pushes = OpenPushes(before_wait=self.outbox.issue)
         self._request_ids = itertools.count(1)
         self._random = random.Random(self.client_id)  # noqa: S311 - jitter, not a secret
         self._lost: frozenset[str] = frozenset()
         self._is_refreshing = False
         self._closed = False
         self._adding = threading.Lock()
-        self._endpoint = Endpoint("glintpy-network", on_change=self._connection_changed)
+        self._endpoint = Endpoint(
+            "glintpy-network", on_change=self._connection_changed, before_wait=self.outbox.issue
+        )
         self._endpoint.add(MASTER, address, Asks())
         # Not the client's id at servers: who can list the members could ask for its sessions.
         identity = Identity(os.urandom(16).hex(), name or f"client-{os.getpid()}", is_server=False)
@@ -108,6 +112,20 @@ class Runtime:
             closed = GlintError("the client is closed")
             call.finish(Failed(closed, "unsent", timed_out=not self._closed))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return self._endpoint.load.num_open > 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a small push need not wait for room at any server."""
+        return self._endpoint.load.num_bytes < self.settings.queued_bytes_max // 2
+
+    def poke(self) -> None:
+        """Have the outbox issued soon."""
+        self._endpoint.poke()
+
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
         """Receive in the caller's thread while it waits; see ``rpc.Endpoint.wait_for``."""
         self._endpoint.wait_for(is_done, timeout_s)
@@ -131,6 +149,7 @@ class Runtime:
         The future raises:
             GlintError: the server's answer; MasterUnreachable never.
         """
+        self.outbox.issue()  # what was asked for before comes before
         future: Future[Message] = Future()
         request_id = self.new_request_id()
         call = Call(
@@ -258,6 +277,7 @@ class Runtime:
         """End the sessions and connections; what is open fails."""
         if self._closed:
             return
+        self.outbox.close()
         self._closed = True
         for server_id, session in self.sessions().items():
             if session.session and session.num_waiting == 0:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError, ModelNotFound
 from glintpy.futures import Future, completed
+from glintpy.models.bundles import pull, push
 from glintpy.models.indexing import Asked, parse_item
-from glintpy.models.requests import Requester, Target
+from glintpy.models.requests import Finish, Requester, Target
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning import Layout, Partitioner, named
 from glintpy.protocol.spec import ModelInfo, ModelSpec
@@ -43,6 +44,7 @@ class BigModel:
         self._timeout_s = tie.settings.timeout_s
         self._on_server_lost = tie.settings.on_server_lost
         self._destroyed = False
+        self._target = self._make_target()
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -137,6 +139,7 @@ class BigModel:
             view._timeout_s = check_timeout(timeout_s)  # noqa: SLF001 - a copy of this class
         if on_server_lost is not _KEEP:
             view._on_server_lost = check_on_server_lost(on_server_lost)  # noqa: SLF001 - a copy of this class
+        view._target = view._make_target()  # noqa: SLF001 - a copy of this class
         return view
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -238,38 +241,42 @@ class BigModel:
 
     def _pull(self, asked: Asked, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
         self._check_exists()
-        into, result = self._landing(asked, out)
+        if out is not None:
+            check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
-            return completed(result())
-        requester = Requester(self._tie.runtime(), self._target(), asked, kind="pull")
-        return requester.pull(into, result)
+            return completed(self._nothing(asked, out))
+        return pull(self._tie.runtime(), self._target, asked, out)
 
     def _push(self, asked: Asked, values: Any) -> Future[None]:
         self._check_exists()
-        parsed = parse_values(values, shape=asked.shape, dtype=self.dtype, finite=self._spec.finite)
+        parsed = self._parsed(asked, values)
         if asked.empty:
             return completed(None)
-        return Requester(self._tie.runtime(), self._target(), asked, kind="push").push(asked.to_wire(parsed))
+        return push(self._tie.runtime(), self._target, asked, parsed)
 
     def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
         self._check_exists()
-        parsed = parse_values(values, shape=asked.shape, dtype=self.dtype, finite=self._spec.finite)
-        into, result = self._landing(asked, out)
-        if asked.empty:
-            return completed(result())
-        requester = Requester(self._tie.runtime(), self._target(), asked, kind="push")
-        return requester.push(asked.to_wire(parsed), into=into, result=result)
-
-    def _landing(self, asked: Asked, out: NDArray[Any] | None) -> tuple[NDArray[Any], Any]:
-        """Return where values are written as they arrive, and what makes the future's value of it."""
+        parsed = self._parsed(asked, values)
         if out is not None:
-            check_out(out, shape=asked.shape, dtype=self.dtype)
-            return asked.to_wire(out), lambda: out
-        into = np.empty(asked.wire_shape, dtype=self.dtype)
-        return into, lambda: asked.finish(into)
+            check_out(out, shape=asked.shape, dtype=self._target.dtype)
+        if asked.empty:
+            return completed(self._nothing(asked, out))
+        runtime = self._tie.runtime()
+        runtime.outbox.issue()  # what was asked for before comes before
+        into = None if out is None else asked.to_wire(out)
+        finish: Finish = asked.finish if out is None else lambda _: out
+        requester = Requester(runtime, self._target, asked, kind="push")
+        return requester.push(asked.to_wire(parsed), into=into, finish=finish)
 
-    def _target(self) -> Target:
-        return Target(self._info, self._layout, self._timeout_s, self._on_server_lost == "raise")
+    def _parsed(self, asked: Asked, values: Any) -> NDArray[Any]:
+        return parse_values(values, shape=asked.shape, dtype=self._target.dtype, finite=self._spec.finite)
+
+    def _nothing(self, asked: Asked, out: NDArray[Any] | None) -> NDArray[Any]:
+        """Return the values of no cell."""
+        return asked.finish(np.empty(asked.wire_shape, dtype=self._target.dtype)) if out is None else out
+
+    def _make_target(self) -> Target:
+        return Target(self._info, self._layout, self._timeout_s, is_hasty=self._on_server_lost == "raise")
 
     def _check_exists(self) -> None:
         if self._destroyed:

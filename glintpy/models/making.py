@@ -145,7 +145,7 @@ def _random_fill(tie: Tie) -> Fill:
 def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, fill: Fill) -> None:
     layout = Layout(partitioner, info.owners_array(), len(info.servers))
     try:
-        fill(Target(info, layout, tie.settings.timeout_s, is_hasty=False))
+        fill(Target(info, layout, tie.settings.timeout_s))
         _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
     except BaseException:
         tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)

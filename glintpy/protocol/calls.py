@@ -46,6 +46,41 @@ class Stamp:
     sequence: int = 0
 
 
+class Load:
+    """Calls without an outcome, and their bytes: at one peer, or as ``total`` at several.
+
+    Attributes:
+        num_open: calls.
+        num_bytes: what they bring or ask for.
+        on_release: called after a call was settled, while somebody waits for that.
+    """
+
+    __slots__ = ("_total", "num_bytes", "num_open", "on_release")
+
+    def __init__(self, total: Load | None = None) -> None:
+        self._total = total
+        self.num_open = 0
+        self.num_bytes = 0
+        self.on_release: Callable[[], None] | None = None
+
+    def add(self, call: Call) -> None:
+        """Count a call, until it is settled."""
+        call.load = self
+        self._count(1, call.cost_bytes)
+
+    def release(self, call: Call) -> None:
+        """Count it no more."""
+        self._count(-1, -call.cost_bytes)
+        if self.on_release is not None:
+            self.on_release()
+
+    def _count(self, num: int, num_bytes: int) -> None:
+        self.num_open += num
+        self.num_bytes += num_bytes
+        if self._total is not None:
+            self._total._count(num, num_bytes)  # noqa: SLF001 - of the same class
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One part of a request.
@@ -83,6 +118,7 @@ class Call:
     is_waiting: bool = field(default=False)
     """Stands in a queue, to be sent (again)."""
     is_settled: bool = False
+    load: Load | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -96,6 +132,8 @@ class Call:
             # What settles a call mostly knows the call. Without this parting its arrays would be freed by the
             # collector only, some hundred megabytes later.
             settle, self.settle = self.settle, _settled
+            if self.load is not None:
+                self.load.release(self)
             settle(result)
 
 

@@ -35,13 +35,18 @@ class Part:
     cols_at: slice | None
     num_bytes: int
 
-    def of(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a copy of this part of the caller's values: theirs may change at once."""
+    def of(self, array: NDArray[Any], *, is_ours: bool = False) -> NDArray[Any]:
+        """Return this part of the caller's values as a copy: theirs may change at once.
+
+        Args:
+            array: the values of the whole request.
+            is_ours: they aren't the caller's any more, so that a view of them will do.
+        """
         picked = _pick(array, self.rows_at)
         if self.cols_at is not None:
             picked = picked[:, self.cols_at]
         # A slice is a view, an index array gives a copy already: exactly one copy is made.
-        owned = picked.base is None and picked.flags.c_contiguous and picked.flags.owndata
+        owned = picked.flags.c_contiguous and (is_ours or (picked.base is None and picked.flags.owndata))
         return picked if owned else np.array(picked, order="C", copy=True)
 
     def into(self, array: NDArray[Any], values: NDArray[Any]) -> None:

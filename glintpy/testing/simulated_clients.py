@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from glintpy import config
 from glintpy.errors import GlintError
@@ -97,6 +97,11 @@ class SimulatedRuntime:
         self.watcher.submitted(self.number, end.place, call)
         end.session.submit(call)
         end.flush()
+
+    def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
+        """Refuse: virtual time doesn't pass while somebody waits."""
+        del is_done, timeout_s
+        raise AssertionError("a simulated request can't be waited for")
 
     def pause(self) -> None:
         """Stand still, as a stopped process does; what arrives waits."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from glintpy.errors import ConfigError
 from glintpy.transport.base import Connection, Delivery, Listener
-from glintpy.transport.waiting import Waiter
+from glintpy.transport.waiting import EagerWaiter, Waiter
 from glintpy.transport.wakeup import Wakeup
 
 __all__ = [
     "SCHEMES",
     "Connection",
     "Delivery",
+    "EagerWaiter",
     "Listener",
     "Waiter",
     "Wakeup",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -316,9 +316,9 @@ def test_a_push_is_open_to_flush_until_its_failure_is_noted_and_its_future_done(
         calls.append(("failed", future.done()))
         failed(pushes, model_id, model, future)
 
-    def watched_done(pushes: OpenPushes, future: Future[Any]) -> None:
-        calls.append(("done", future.done()))
-        done(pushes, future)
+    def watched_done(pushes: OpenPushes, futures: Iterable[Future[Any]]) -> None:
+        calls.extend(("done", future.done()) for future in futures)
+        done(pushes, futures)
 
     monkeypatch.setattr(OpenPushes, "failed", watched_failed)
     monkeypatch.setattr(OpenPushes, "done", watched_done)

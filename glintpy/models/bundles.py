@@ -1,0 +1,228 @@
+"""Small pulls, or small pushes, of one model that travel as one request; knows no socket.
+
+A request of a few rows costs a client, a server and the threads between them far more than its rows do. So while
+others are under way a small one is put off, for as long as it takes until somebody waits, and those that are asked
+for meanwhile join it: their keys are located, cut and encoded together, the server reads or adds them in one loop,
+and its one answer is dealt out. Nobody waits for more to come: with nothing under way each is sent at once.
+
+It can't be told from sending one by one: pushes are applied in the order issued, a pull comes after the pushes
+before it, and each future has its own outcome, by what became of it at the servers that it touches.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy import config
+from glintpy.futures import Future
+from glintpy.models.dispatch import Dispatch, Target
+from glintpy.models.indexing import Asked, Keys
+from glintpy.models.requests import Finish, Requester
+from glintpy.protocol.outcomes import Kind
+from glintpy.runtime import Runtime
+
+
+def pull(runtime: Runtime, target: Target, asked: Asked, out: NDArray[Any] | None) -> Future[Any]:
+    """Read what is asked for, together with others if that is worth while.
+
+    Args:
+        runtime: this process's.
+        target: the model.
+        asked: not empty.
+        out: ``asked.shape``, to be written into; None: the result is a new array.
+    """
+    future = _joined(runtime, target, asked, "pull", out)
+    if future is not None:
+        return future
+    into = None if out is None else asked.to_wire(out)
+    finish: Finish = asked.finish if out is None else lambda _: out
+    return Requester(runtime, target, asked, kind="pull").pull(into, finish)
+
+
+def push(runtime: Runtime, target: Target, asked: Asked, values: NDArray[Any]) -> Future[Any]:
+    """Send values, together with others if that is worth while; they are copied when the call returns.
+
+    Args:
+        runtime: this process's.
+        target: the model, whose updater takes several pushes as one.
+        asked: not empty.
+        values: ``asked.shape``.
+    """
+    future = _joined(runtime, target, asked, "push", values)
+    if future is not None:
+        return future
+    return Requester(runtime, target, asked, kind="push").push(asked.to_wire(values))
+
+
+class Bundle:
+    """Requests of one kind to one model, until they are issued.
+
+    Args:
+        runtime: this process's.
+        target: the model.
+        kind: of all of them.
+        paired: whether all of them name elements, rather than rows or keys.
+    """
+
+    def __init__(self, runtime: Runtime, target: Target, kind: Kind, *, paired: bool) -> None:
+        self._runtime = runtime
+        self._target = target
+        self._kind: Kind = kind
+        self._paired = paired
+        self._members: list[_Member] = []
+        self._values: list[NDArray[Any]] = []
+        self._rows: list[NDArray[np.int64]] = []
+        self._cols: list[NDArray[np.int64]] = []
+        self._num_bytes = 0
+
+    def takes(self, target: Target, asked: Asked, kind: Kind) -> bool:
+        """Whether a request is of the same kind to the same model, under the same settings."""
+        return self._target is target and self._kind == kind and self._paired == asked.paired
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it should be issued now."""
+        return len(self._members) >= config.BUNDLE_REQUESTS or self._num_bytes >= config.BUNDLE_BYTES
+
+    def join(self, asked: Asked, num_bytes: int, array: NDArray[Any] | None) -> Future[Any]:
+        """Add a request.
+
+        Args:
+            asked: the selection.
+            num_bytes: of its keys and values.
+            array: the values of a push; the ``out`` of a pull.
+        """
+        future: Future[Any] = Future()
+        future.waits_by = self._runtime.wait_for
+        rows = _listed(asked.rows)
+        if self._kind == "push":
+            assert array is not None
+            self._values.append(np.array(asked.to_wire(array)))
+            array = None
+        self._rows.append(rows)
+        if asked.paired:
+            assert asked.cols is not None
+            self._cols.append(_listed(asked.cols))
+        self._members.append((asked, len(rows), array, future))
+        self._num_bytes += num_bytes
+        return future
+
+    def issue(self) -> None:
+        """Send it; whatever goes wrong here is the outcome of its members."""
+        info, pushes = self._target.info, self._runtime.pushes
+        dispatch: Dispatch | None = None
+        try:
+            rows = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
+            cols = np.concatenate(self._cols) if self._paired else None
+            shape = (len(rows),) if self._paired else (len(rows), *info.spec.row_shape)
+            asked = Asked(rows, cols, self._paired, shape, shape)
+            dispatch = Dispatch(self._runtime, self._target, asked, kind=self._kind, finished=self._finished)
+            if self._kind == "pull":
+                dispatch.pull()
+            else:
+                pushes.add(info.model_id, info.spec.name, [future for *_, future in self._members])
+                values = self._values[0] if len(self._values) == 1 else np.concatenate(self._values)
+                dispatch.push(values, is_ours=True)
+        except BaseException as error:  # noqa: BLE001 - it is every member's outcome
+            if dispatch is not None:
+                dispatch.abandon()
+            self._fail(error)
+
+    def _finished(self, dispatch: Dispatch) -> None:
+        error = dispatch.error()
+        if error is not None:
+            self._finish_each(dispatch)
+        elif self._kind == "pull":
+            assert dispatch.values is not None
+            self._deal(dispatch.values)
+        else:
+            for *_, future in self._members:
+                future.set_result(None)
+        if self._kind == "push":
+            self._runtime.pushes.done([future for *_, future in self._members])
+
+    def _deal(self, values: NDArray[Any]) -> None:
+        """Give each member its own copy: one that is kept must not keep all the others."""
+        first = 0
+        for asked, num_rows, out, future in self._members:
+            stop = first + num_rows
+            future.set_result(_dealt(asked, values[first:stop], out))
+            first = stop
+
+    def _finish_each(self, dispatch: Dispatch) -> None:
+        """Tell each member what became of it: by the servers that it touches, and not by the others'."""
+        first = 0
+        info = self._target.info
+        for (asked, num_rows, out, future), rows in zip(self._members, self._rows, strict=True):
+            servers = {share.server for share in self._target.layout.locate(rows)}
+            error = dispatch.error(servers)
+            stop = first + num_rows
+            if error is not None:
+                error = copy.copy(error)  # raised in several threads, perhaps, and each adds its traceback
+                if self._kind == "push":
+                    self._runtime.pushes.failed(info.model_id, info.spec.name, future)
+                future.set_exception(error)
+            elif self._kind == "push":
+                future.set_result(None)
+            else:
+                assert dispatch.values is not None
+                future.set_result(_dealt(asked, dispatch.values[first:stop], out))
+            first = stop
+
+    def _fail(self, error: BaseException) -> None:
+        for *_, future in self._members:
+            if not future.done():
+                future.set_exception(error)
+        self._runtime.pushes.done([future for *_, future in self._members])
+
+
+_Member = tuple[Asked, int, NDArray[Any] | None, Future[Any]]
+"""What was asked, how many rows or elements of the bundle's it has, a pull's ``out``, and its future."""
+
+
+def _joined(
+    runtime: Runtime, target: Target, asked: Asked, kind: Kind, array: NDArray[Any] | None
+) -> Future[Any] | None:
+    """Return the future of a request that joined a bundle, or None: it is to be issued by itself, now."""
+    outbox = runtime.outbox
+    num_bytes = _num_bytes(asked, target)
+    if num_bytes > config.SMALL_BYTES or (kind == "push" and not runtime.has_room):
+        outbox.issue()
+        return None
+    with outbox.lock:
+        bundle = outbox.open
+        if not (isinstance(bundle, Bundle) and bundle.takes(target, asked, kind)):
+            outbox.issue_locked()
+            if outbox.is_closed or not runtime.is_busy:
+                return None
+            bundle = outbox.open = Bundle(runtime, target, kind, paired=asked.paired)
+            runtime.poke()
+        future = bundle.join(asked, num_bytes, array)
+        if bundle.is_full or not runtime.is_busy:
+            outbox.issue_locked()
+        return future
+
+
+def _num_bytes(asked: Asked, target: Target) -> int:
+    """Return the bytes of a request that may join others; of one that may not, too many."""
+    if asked.cols is not None and not asked.paired:
+        return config.SMALL_BYTES + 1
+    if isinstance(asked.rows, range) and len(asked.rows) > 1:
+        return config.SMALL_BYTES + 1  # slices never travel as lists
+    num_bytes = target.dtype.itemsize if asked.paired else target.row_bytes
+    return asked.wire_shape[0] * (num_bytes + 8)
+
+
+def _listed(keys: Keys) -> NDArray[np.int64]:
+    return np.array([keys.start], dtype=np.int64) if isinstance(keys, range) else keys
+
+
+def _dealt(asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+    if out is None:
+        return asked.finish(values.copy())
+    asked.to_wire(out)[...] = values
+    return out

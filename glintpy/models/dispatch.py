@@ -1,0 +1,330 @@
+"""A selection's way to the servers and back: shares to parts, parts to calls, answers into an array.
+
+At most one request goes to each server: all parts for one server share a request id. Knows no future and no
+user's type; who dispatches is told once, when all parts have their outcome.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy import config
+from glintpy.errors import GlintError, LocalProtocolError
+from glintpy.models.indexing import Asked, Keys
+from glintpy.partitioning import Layout, Share
+from glintpy.protocol.calls import Call, Failed, Result, Stamp
+from glintpy.protocol.messages import Pull, Push, Values
+from glintpy.protocol.outcomes import Kind, Tally
+from glintpy.protocol.parts import Part, cut
+from glintpy.protocol.selection import slices_of
+from glintpy.protocol.spec import ModelInfo
+from glintpy.runtime import Runtime
+
+
+class Target:
+    """A model as requests see it.
+
+    Attributes:
+        info: its spec and routing.
+        layout: where its rows lie.
+        timeout_s: the deadline of a request.
+        is_hasty: whether requests to a lost server fail at once.
+        dtype: of its values.
+        num_cols: None for a vector.
+        row_bytes: of one row's values.
+    """
+
+    def __init__(
+        self, info: ModelInfo, layout: Layout, timeout_s: float | None, *, is_hasty: bool = False
+    ) -> None:
+        self.info = info
+        self.layout = layout
+        self.timeout_s = timeout_s
+        self.is_hasty = is_hasty
+        # Asked for with every request, and the spec works them out each time.
+        self.dtype = info.spec.numpy_dtype
+        self.num_cols = info.spec.num_cols
+        self.row_bytes = info.spec.row_bytes
+
+
+class Dispatch:
+    """Issues the parts of one pull or push; what is asked for must not be empty.
+
+    Args:
+        runtime: this process's.
+        target: the model.
+        asked: the selection.
+        kind: whether it changes anything.
+        finished: called once, when every part has its outcome, by the thread that settles the last one: it must be
+            short and never wait.
+
+    Threads:
+        Parts are settled by whichever thread receives, while the caller still issues others; a lock of its own
+        keeps the count.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        target: Target,
+        asked: Asked,
+        *,
+        kind: Kind,
+        finished: Callable[[Dispatch], None],
+    ) -> None:
+        self._runtime = runtime
+        self._target = target
+        self._asked = asked
+        self._kind: Kind = kind
+        self._finished = finished
+        self._deadline = runtime.deadline(target.timeout_s)
+        self._lock = threading.Lock()
+        self._num_open = 1  # one for the caller, until all parts are issued
+        self._wants_values = kind == "pull"
+        self._outcomes: list[tuple[int, Failed | None, int]] = []
+        self._has_failed = False
+        self.values: NDArray[Any] | None = None
+        """What was read: of the asked wire shape, complete when all is there, and the caller's own."""
+
+    def pull(self, into: NDArray[Any] | None = None) -> None:
+        """Read what is asked for.
+
+        Args:
+            into: of the asked wire shape; written part by part. None: an array is made.
+        """
+        shares = self._shares()
+        self._land(into, shares)
+        for server, request_id, number, part in self._parts(shares):
+            self._issue(server, self._pull_call(request_id, number, part), part)
+        self._one_settled()
+
+    def push(
+        self,
+        values: NDArray[Any],
+        *,
+        is_ours: bool = False,
+        assign: bool = False,
+        wants_values: bool = False,
+        into: NDArray[Any] | None = None,
+    ) -> None:
+        """Send values; the call returns when they are copied.
+
+        Args:
+            values: of the asked wire shape.
+            is_ours: nobody else has this array, so it need not be copied.
+            assign: store them as they are.
+            wants_values: read the values after the push.
+            into: where they go, of the wire shape; None: an array is made.
+        """
+        shares = self._shares()
+        self._wants_values = wants_values
+        if wants_values:
+            self._land(into, shares)
+        for server, request_id, number, part in self._parts(shares):
+            own = part.of(values, is_ours=is_ours)
+            self._issue(server, self._push_call(request_id, number, part, own, assign=assign), part)
+        self._one_settled()
+
+    def error(self, servers: Collection[int] | None = None) -> GlintError | None:
+        """Return what the request, or its share at some servers, fails with; None: it succeeded.
+
+        Args:
+            servers: indices in the routing; None: all.
+        """
+        if not self._has_failed:
+            return None
+        info = self._target.info
+        tally = Tally(self._kind, info.spec.name, timeout_s=self._target.timeout_s)
+        for server, failed, attempts in self._outcomes:
+            if servers is not None and server not in servers:
+                continue
+            address = info.servers[server][1]
+            if failed is None:
+                tally.succeeded(address)
+            else:
+                tally.failed(address, failed, attempts=attempts)
+        return tally.error()
+
+    def abandon(self) -> None:
+        """Tell nobody when the parts are settled."""
+        self._finished = _nobody
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _shares(self) -> list[Share]:
+        rows = self._asked.rows
+        if isinstance(rows, range):
+            return self._target.layout.locate_slice(rows[0], rows[-1] + 1, rows.step)
+        return self._target.layout.locate(rows)
+
+    def _land(self, into: NDArray[Any] | None, shares: list[Share]) -> None:
+        """Make the array that is written part by part, unless a lone part will bring it along."""
+        self.values = into
+        if into is None:
+            dtype, shape = self._target.dtype, self._asked.wire_shape
+            num_cells = shape[0] if len(shape) == 1 else shape[0] * shape[1]
+            if len(shares) > 1 or num_cells * dtype.itemsize > config.PART_BYTES // 2:
+                self.values = np.empty(shape, dtype=dtype)
+
+    def _parts(self, shares: list[Share]) -> list[tuple[int, int, int, Part]]:
+        """Return (server, request id, number, part), all of one server under one request id."""
+        target, asked, runtime = self._target, self._asked, self._runtime
+        cols = None if asked.cols is None else _axis(asked.cols)
+        num_cols = None if asked.paired or target.num_cols is None else asked.wire_shape[1]
+        found = []
+        for share in shares:
+            runtime.link(*target.info.servers[share.server])
+            request_id = runtime.new_request_id()
+            parts = cut(
+                share.rows,
+                share.positions,
+                cols=cols,
+                paired=asked.paired,
+                num_cols=num_cols,
+                item_bytes=target.dtype.itemsize,
+            )
+            found += [(share.server, request_id, number, part) for number, part in enumerate(parts)]
+        return found
+
+    def _pull_call(self, request_id: int, number: int, part: Part) -> Call:
+        return Call(
+            request_id,
+            self._pull_builder(request_id, number, part),
+            settle=_unset,
+            part=number,
+            deadline=self._deadline,
+            cost_bytes=part.num_bytes,
+            model_id=self._target.info.model_id,
+            is_hasty=self._target.is_hasty,
+        )
+
+    def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Pull]:
+        info, selection = self._target.info, part.selection
+
+        def build(stamp: Stamp) -> Pull:
+            return Pull(
+                request_id,
+                stamp.session,
+                stamp.floor,
+                stamp.after,
+                info.model_id,
+                info.routing,
+                number,
+                selection.paired,
+                selection.rows,
+                selection.cols,
+            )
+
+        return build
+
+    def _push_call(
+        self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
+    ) -> Call:
+        info, selection, wants_values = self._target.info, part.selection, self._wants_values
+
+        def build(stamp: Stamp) -> Push:
+            return Push(
+                request_id,
+                stamp.session,
+                stamp.floor,
+                stamp.sequence,
+                info.model_id,
+                info.routing,
+                number,
+                wants_values,
+                assign,
+                selection.paired,
+                selection.rows,
+                selection.cols,
+                values,
+            )
+
+        return Call(
+            request_id,
+            build,
+            settle=_unset,
+            part=number,
+            deadline=self._deadline,
+            cost_bytes=part.num_bytes * (2 if wants_values else 1),
+            model_id=info.model_id,
+            numbered=True,
+            is_hasty=self._target.is_hasty,
+            build_read=self._pull_builder(request_id, number, part) if wants_values else None,
+        )
+
+    # --- outcomes -----------------------------------------------------------------------------------------------
+
+    def _issue(self, server: int, call: Call, part: Part) -> None:
+        with self._lock:
+            self._num_open += 1
+        call.settle = partial(self._settle, server, call, part)
+        self._runtime.submit(self._target.info.servers[server][0], call, waits_for_room=self._kind == "push")
+
+    def _settle(self, server: int, call: Call, part: Part, result: Result) -> None:
+        failed = result if isinstance(result, Failed) else None
+        if failed is None and self._wants_values:
+            failed = self._take_values(part, result)
+        with self._lock:
+            self._outcomes.append((server, failed, call.attempts))
+            self._has_failed = self._has_failed or failed is not None
+        self._one_settled()
+
+    def _take_values(self, part: Part, result: Any) -> Failed | None:
+        expected = part.selection.shape(self._target.num_cols)
+        if (
+            not isinstance(result, Values)
+            or result.values.shape != expected
+            or result.values.dtype != self._target.dtype
+        ):
+            problem = LocalProtocolError(
+                f"the server answered {result!r:.200} where values of {expected} were asked"
+            )
+            return Failed(problem, "unknown")
+        if self.values is None:
+            if isinstance(part.rows_at, slice):
+                self.values = _owned(result.values)
+                return None
+            self.values = np.empty(self._asked.wire_shape, dtype=self._target.dtype)
+        part.into(self.values, result.values)
+        return None
+
+    def _one_settled(self) -> None:
+        with self._lock:
+            self._num_open -= 1
+            if self._num_open:
+                return
+        # Who is told mostly knows this object: without this parting, its arrays would wait for the collector.
+        finished, self._finished = self._finished, _nobody
+        finished(self)
+
+
+def _owned(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values that came in one part as an array of the caller's own."""
+    if values.flags.aligned:
+        try:
+            # A frame's memory is nobody else's, and this saves a copy into pages that were never touched.
+            values.flags.writeable = True
+        except ValueError:  # of immutable bytes
+            return values.copy()
+        return values
+    return values.copy()
+
+
+def _nobody(dispatch: Dispatch) -> None:
+    """Stand for who abandoned it."""
+
+
+def _unset(result: Result) -> None:
+    raise AssertionError(f"settled before it was issued: {result!r}")
+
+
+def _axis(keys: Keys) -> NDArray[np.int64]:
+    if isinstance(keys, range):
+        return slices_of((keys[0], keys[-1] + 1, keys.step))
+    return keys

@@ -1,0 +1,53 @@
+"""The request that others may still join before it is sent; knows no model, no message and no socket."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+
+class Bundle(Protocol):
+    """Requests that travel as one."""
+
+    def issue(self) -> None:
+        """Send it; never waits."""
+        ...
+
+
+class Outbox:
+    """At most one open bundle.
+
+    While requests are under way, small ones are put off until somebody waits for an answer, the network's thread
+    comes by, the bundle is full, or anything else is to be sent: what was asked for first is sent first.
+
+    Attributes:
+        lock: held while the bundle is looked at, joined or issued.
+        open: the bundle that may be joined; None: there is none.
+        is_closed: nothing may be opened any more.
+
+    Threads:
+        Safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open: Bundle | None = None
+        self.is_closed = False
+
+    def issue(self) -> None:
+        """Issue what is open."""
+        if self.open is not None:
+            with self.lock:
+                self.issue_locked()
+
+    def issue_locked(self) -> None:
+        """Issue what is open; the caller has the lock."""
+        bundle, self.open = self.open, None
+        if bundle is not None:
+            bundle.issue()
+
+    def close(self) -> None:
+        """Issue what is open, for the last time."""
+        with self.lock:
+            self.issue_locked()
+            self.is_closed = True
