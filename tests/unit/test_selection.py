@@ -63,6 +63,35 @@ def test_an_axis_is_refused_exactly_where_an_index_is_outside(axis: NDArray[Any]
         check_axis(axis, size, what="row")
 
 
+@pytest.mark.parametrize("length", [15, 16, 17, 1000])
+@pytest.mark.parametrize("position", [0, 7, 14])
+def test_one_bad_index_is_found_among_few_and_many(length: int, position: int) -> None:
+    for bad, dtype in (
+        (10, "<u4"),
+        (10, "<i8"),
+        (-1, "<i8"),
+        (2**32 - 1, "<u4"),
+        (BIG, "<i8"),
+        (-BIG - 1, "<i8"),
+    ):
+        axis = np.arange(length).astype(dtype) % 10
+        assert check_axis(axis, 10, what="row") == length
+        axis[position] = bad
+        with pytest.raises(KeyRangeError, match=rf"row {bad} at position {position} is outside \[0, 10\)"):
+            check_axis(axis, 10, what="row")
+
+
+@given(axes(), st.none() | axes(), st.integers(1, 4))
+def test_checking_tells_the_shape(rows: NDArray[Any], cols: NDArray[Any] | None, num_cols: int) -> None:
+    width = 30 if cols is not None else num_cols
+    selection = Selection(rows, cols)
+    assert selection.check(30, width) == selection.shape(width)
+    if cols is None:
+        assert selection.check(30, None) == selection.shape(None)
+    elif not is_slices(rows) and not is_slices(cols) and rows.size == cols.size:
+        assert Selection(rows, cols, paired=True).check(30, 30) == (rows.size,)
+
+
 @given(axes(), st.none() | axes(), st.integers(1, 4))
 def test_the_shape_is_that_of_numpy(rows: NDArray[Any], cols: NDArray[Any] | None, num_cols: int) -> None:
     matrix = np.zeros((30, 30 if cols is not None else num_cols))
