@@ -1,155 +1,277 @@
-"""Gather and scatter: the loops between a selection and the array that it selects from; knows no model.
+"""Gather and scatter of a server's models, compiled where that pays; the only importer of numba, knows no thread.
 
-Selections have been checked before they come here: nothing below looks for an index outside the array, and
-nothing below fails half way.
+numpy's ways are always there (``numpy_kernels``). ``Kernels.prepare`` compiles the loops for one dtype, in steps
+that whoever has a thread to spare takes, and puts them in numpy's place when they are done. Both give the same
+bits, so nobody can tell when. numba costs 0.2 to 0.4 s to import and 125 MB (two thirds of them pages of LLVM's
+file), so it is imported by that method only: neither by an import of this module nor inside a request.
 
-What is fast was measured (numpy 2, 50,000 cells or 2,500 rows of 100 cells). ``np.add.at`` on a flat array
-takes about half the time of ``a[i] += v``, and needs no word about repeats; on rows of a matrix it takes 2 to
-3 times as long as on the flat index of each cell, so that is what it gets. Only wide rows without repeats are
-faster by ``+=``, which moves whole rows.
+What pays was measured, see ``docs/decisions/performance.md``: adding anything but slices; reading many single
+cells. Whole rows are read as fast by numpy's ``take``, and slices are numpy's own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from glintpy.protocol.selection import Selection, axis_indices, is_slices
+from glintpy.protocol.dtypes import DTypeAny
+from glintpy.storage import loops
+from glintpy.storage.compiled import (
+    INDEX_MAX,
+    Gather,
+    Scatter,
+    Ways,
+    gather_of_matrices,
+    of_vectors,
+    prove,
+    scatter_of_matrices,
+)
+from glintpy.storage.numpy_kernels import Array, assign, gather, scatter_add
+from glintpy.updaters import Add
 
-Array = NDArray[Any]
+if sys.platform != "win32":
+    import fcntl
 
-_WIDE_ROW_COLS = 16
-"""From here on moving whole rows beats adding cell by cell, the sort that looks for repeats included."""
+__all__ = [
+    "COMPILED_BYTES_MIN",
+    "LOOPS",
+    "Gather",
+    "Kernels",
+    "Scatter",
+    "assign",
+    "gather",
+    "kernels_of",
+    "scatter_add",
+]
+
+logger = logging.getLogger("glintpy.storage")
+
+Steps = Generator[bool, None, None]
+
+COMPILED_BYTES_MIN = 256 * 1024
+"""Smaller shards stay with numpy: they fit into a core's caches, and their requests are few cells each."""
+
+_TURNS_MAX = 600
+"""How often another process's turn is waited for, at 50 ms each; it needs about one second."""
+
+_LOCK_NAME = "glintpy-loops.lock"
+
+LOOPS: dict[str, loops.Loops] = {Add.name: loops.ADD}
+"""What is compiled for an updater, by its name."""
 
 
-def gather(values: Array, selection: Selection) -> Array:
-    """Copy what is selected.
+class Kernels:
+    """How values of one dtype and number of dimensions are read and changed.
+
+    Attributes:
+        gather: copies what is selected, see ``numpy_kernels.gather``.
+        scatter: applies a push, see ``numpy_kernels.scatter_add``.
+        wants_preparing: there are loops to compile, and they are not.
+    """
+
+    def __init__(
+        self, dtype: DTypeAny, ndim: int, scatter: Scatter, compilable: loops.Loops | None = None
+    ) -> None:
+        """Start with numpy's ways.
+
+        Args:
+            dtype: of the values.
+            ndim: 1 for vectors, 2 for matrices.
+            scatter: the updater's numpy reference.
+            compilable: its loops; None: numpy's ways for good.
+        """
+        self.dtype = dtype
+        self.ndim = ndim
+        self.gather: Gather = gather
+        self.scatter: Scatter = scatter
+        self._loops = compilable
+        self.wants_preparing = compilable is not None
+
+    def prepare(self) -> Steps:
+        """Compile the loops and put them in numpy's place, a step at a time.
+
+        Whatever goes wrong is logged, and numpy's ways stay. Nothing is left behind by a caller that doesn't
+        take all steps.
+
+        Yields:
+            Whether the step got something done; False: another process is at it, wait a little.
+        """
+        if self._loops is None or not self.wants_preparing:
+            return
+        what = f"{self.dtype.name} {'vectors' if self.ndim == 1 else 'matrices'}"
+        try:
+            compiled = yield from self._compile(self._loops)
+        except ImportError as error:
+            self.wants_preparing = False
+            _log_missing(str(error))
+        except Exception as error:  # noqa: BLE001 - numba's errors share no class, and numpy does the work too
+            self.wants_preparing = False
+            logger.warning(
+                "server: %s stay with numpy, numba failed: %s: %s", what, type(error).__name__, error
+            )
+        else:
+            self.gather, self.scatter = compiled
+            self.wants_preparing = False
+            logger.info("server: the compiled loops of %s are ready", what)
+
+    def _compile(self, compilable: loops.Loops) -> Generator[bool, None, Ways]:
+        import numba  # noqa: PLC0415 - not before a model wants it: see the module's docstring
+
+        if getattr(numba.config, "DISABLE_JIT", 0):
+            raise ImportError("NUMBA_DISABLE_JIT is set")
+        yield True
+        try:
+            return (yield from self._compile_with(numba, compilable, on_disk=True))
+        except Exception as error:  # noqa: BLE001 - a full disk, no folder to write to, a damaged file
+            logger.info("server: compiles without a cache on disk: %s: %s", type(error).__name__, error)
+        return (yield from self._compile_with(numba, compilable, on_disk=False))
+
+    def _compile_with(
+        self, numba: Any, compilable: loops.Loops, *, on_disk: bool
+    ) -> Generator[bool, None, Ways]:
+        compiler = _Compiler(numba, self.dtype, on_disk=on_disk)
+        # One process at a time: numba numbers the files of its cache without a lock, so that two could give
+        # one number to two signatures. Whoever comes second finds the first one's work.
+        with contextlib.ExitStack() as stack:
+            if on_disk:
+                lock = yield from _take_turn(Path(compiler.folder(compilable.keys)))
+                stack.callback(lock.release)
+            ways = yield from self._ways(compiler, compilable)
+        prove(ways, Ways(gather, self.scatter), dtype=self.dtype, ndim=self.ndim)
+        return ways
+
+    def _ways(self, compiler: _Compiler, compilable: loops.Loops) -> Generator[bool, None, Ways]:
+        if self.ndim == 1:
+            take = compiler.compile(loops.take_keys, values=1, axes=1, entries=1)
+            yield True
+            change = compiler.compile(compilable.keys, values=1, axes=1, entries=1, changes=True)
+            return of_vectors(take=take, change=change, reference=self.scatter)
+        rows = compiler.compile(compilable.rows, values=2, axes=1, entries=2, changes=True)
+        yield True
+        pairs = compiler.compile(compilable.pairs, values=2, axes=2, entries=1, changes=True)
+        yield True
+        grid = compiler.compile(compilable.grid, values=2, axes=2, entries=2, changes=True)
+        yield True
+        take_pairs = compiler.compile(loops.take_pairs, values=2, axes=2, entries=1)
+        yield True
+        take_grid = compiler.compile(loops.take_grid, values=2, axes=2, entries=2)
+        return Ways(
+            gather_of_matrices(pairs=take_pairs, grid=take_grid),
+            scatter_of_matrices(rows=rows, pairs=pairs, grid=grid, reference=self.scatter),
+        )
+
+
+def kernels_of(values: Array, updater: str, scatter: Scatter) -> Kernels:
+    """Return how an array's values are read and changed; big ones of a kind share it.
 
     Args:
         values: (num_rows, num_cols) or (num_rows,), C-contiguous.
-        selection: checked against that shape.
-
-    Returns:
-        A new C-contiguous array of the selection's shape and the dtype of ``values``.
+        updater: its name.
+        scatter: its numpy reference.
     """
-    if not selection.paired and _is_blocks(selection):
-        blocks = [values[index] for index, _, _ in _blocks(selection)]
-        # .copy() and concatenate write C order even when the pieces are strided views.
-        return blocks[0].copy(order="C") if len(blocks) == 1 else _concatenated(blocks, values, selection)
-    if selection.cols is None:
-        # 1.3 (wide rows) to 6 times (narrow) faster than values[rows]; "clip", because the check is done.
-        return np.take(values, axis_indices(selection.rows), axis=0, mode="clip")
-    return np.take(values.reshape(-1), _cells(selection, values.shape[1]), mode="clip")
+    # numba has no arithmetic of float16 outside GPUs.
+    fits = values.dtype != np.float16 and values.dtype.isnative and max(values.shape) < INDEX_MAX
+    if not fits or values.nbytes < COMPILED_BYTES_MIN or updater not in LOOPS:
+        return Kernels(values.dtype, values.ndim, scatter)
+    kind = (values.dtype.name, values.ndim, updater)
+    # Both of two threads that come at once get the one that is kept.
+    return _SHARED.setdefault(kind, Kernels(values.dtype, values.ndim, scatter, LOOPS[updater]))
 
 
-def scatter_add(values: Array, selection: Selection, deltas: Array) -> None:
-    """Add to what is selected; a cell that is selected twice is added to twice.
+_SHARED: dict[tuple[str, int, str], Kernels] = {}
+"""The kernels of big models: the loops of a kind are compiled once a process."""
 
-    Integers wrap, bools are or-ed, floats overflow to infinity; numpy's warnings about it are silenced,
-    since nobody on a server reads them.
-
-    Args:
-        values: (num_rows, num_cols) or (num_rows,), C-contiguous; changed in place.
-        selection: checked against that shape.
-        deltas: of the selection's shape and the dtype of ``values``.
-    """
-    with np.errstate(all="ignore"):
-        if not selection.paired and _is_blocks(selection):
-            # One slice has no repeats; several may overlap, and are added one after the other.
-            for index, start, stop in _blocks(selection):
-                values[index] += deltas[start:stop]
-            return
-        if selection.cols is None and values.ndim == 2 and values.shape[1] >= _WIDE_ROW_COLS:
-            rows = axis_indices(selection.rows)
-            if _is_unique(rows):
-                values[rows] += deltas
-                return
-        np.add.at(values.reshape(-1), _flat_cells(values, selection), deltas.reshape(-1))
+_missing: set[str] = set()
 
 
-def assign(values: Array, selection: Selection, new: Array) -> None:
-    """Store values as they are; of several for one cell the last stays.
-
-    Args:
-        values: (num_rows, num_cols) or (num_rows,), C-contiguous; changed in place.
-        selection: checked against that shape.
-        new: of the selection's shape and the dtype of ``values``.
-    """
-    if not selection.paired and _is_blocks(selection):
-        for index, start, stop in _blocks(selection):
-            values[index] = new[start:stop]
-        return
-    if selection.cols is None:
-        rows = axis_indices(selection.rows)
-        kept = _last_of_each(rows)
-        values[rows[kept]] = new[kept]
-        return
-    cells = _flat_cells(values, selection)
-    kept = _last_of_each(cells)
-    values.reshape(-1)[cells[kept]] = new.reshape(-1)[kept]
+def _log_missing(reason: str) -> None:
+    if reason not in _missing:
+        _missing.add(reason)
+        logger.info("server: stays with numpy, whose loops take up to five times as long: %s", reason)
 
 
-def _is_blocks(selection: Selection) -> bool:
-    """Tell whether basic slicing reaches everything: slices of rows by all columns or one slice of them."""
-    if not is_slices(selection.rows):
-        return False
-    return selection.cols is None or (is_slices(selection.cols) and selection.cols.shape[0] == 1)
+# --- numba ----------------------------------------------------------------------------------------------------
 
 
-def _blocks(selection: Selection) -> list[tuple[tuple[slice, ...], int, int]]:
-    """Return for each slice of rows its basic index, and where its values start and stop in the caller's."""
-    cols = () if selection.cols is None else (slice(*selection.cols[0].tolist()),)
-    blocks: list[tuple[tuple[slice, ...], int, int]] = []
-    position = 0
-    for triple in selection.rows.tolist():
-        stop = position + len(range(*triple))
-        blocks.append(((slice(*triple), *cols), position, stop))
-        position = stop
-    return blocks
+class _Compiler:
+    """Compiles loops for one dtype, each by one explicit signature, so that no call ever compiles."""
+
+    def __init__(self, numba: Any, dtype: DTypeAny, *, on_disk: bool) -> None:
+        self._numba = numba
+        self._dtype = dtype
+        # No fastmath: sums are numpy's, bit for bit. The GIL is let go of, for long pushes and a second server.
+        self._jit = numba.njit(nogil=True, cache=on_disk)
+
+    def folder(self, loop: loops.Loop) -> str:
+        """Return where numba keeps what it compiles of a loop."""
+        return str(self._jit(loop).stats.cache_path)
+
+    def compile(
+        self, loop: loops.Loop, *, values: int, axes: int, entries: int, changes: bool = False
+    ) -> loops.Loop:
+        """Compile one loop.
+
+        Args:
+            loop: ``loop(values, *axes, entries)``.
+            values: dimensions of the values.
+            axes: how many index arrays there are.
+            entries: dimensions of the deltas, or of what is taken.
+            changes: it changes the values; False: it reads them into the entries.
+        """
+        item = self._numba.from_dtype(self._dtype)
+        signature = self._numba.void(
+            self._array(item, values, written=changes),
+            *[self._array(self._numba.uint32, 1)] * axes,
+            self._array(item, entries, written=not changes),
+        )
+        dispatcher = self._jit(loop)
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        compiled: loops.Loop = dispatcher
+        return compiled
+
+    def _array(self, item: Any, ndim: int, *, written: bool = False) -> Any:
+        # What arrives in messages is read-only and lies at any address; arrays that are better fit, too.
+        return self._numba.types.Array(item, ndim, "C", readonly=not written, aligned=False)
 
 
-def _concatenated(blocks: list[Array], values: Array, selection: Selection) -> Array:
-    num_cols = values.shape[1] if values.ndim == 2 else None
-    found = np.empty(selection.shape(num_cols), values.dtype)
-    if blocks:
-        np.concatenate(blocks, out=found)
-    return found
+class _Turn:
+    """The right to write into a folder of numba's."""
+
+    def __init__(self, path: Path) -> None:
+        if sys.platform == "win32":
+            raise OSError("files can't be locked here")
+        self._file = path.open("ab")
+
+    def is_mine(self) -> bool:
+        if sys.platform == "win32":
+            return False
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        if sys.platform != "win32":
+            # Not by closing alone: a child forked meanwhile has the file open, too.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()
 
 
-def _cells(selection: Selection, num_cols: int) -> NDArray[np.int64]:
-    """Return the flat index of each selected cell of a matrix, in the selection's shape.
-
-    int64 throughout: uint32 rows times columns would wrap.
-    """
-    rows = axis_indices(selection.rows)
-    if selection.cols is None:
-        return rows[:, None] * num_cols + np.arange(num_cols, dtype=np.int64)  # (n, num_cols)
-    cols = axis_indices(selection.cols)
-    if selection.paired:
-        return rows * num_cols + cols  # (n,)
-    return rows[:, None] * num_cols + cols  # (n, m)
-
-
-def _flat_cells(values: Array, selection: Selection) -> NDArray[np.int64]:
-    if values.ndim == 1:
-        return axis_indices(selection.rows)
-    return _cells(selection, values.shape[1]).reshape(-1)
-
-
-def _is_rising(indices: Array) -> bool:
-    return bool(np.all(indices[1:] > indices[:-1]))
-
-
-def _is_unique(indices: Array) -> bool:
-    return _is_rising(indices) or _is_rising(np.sort(indices))
-
-
-def _last_of_each(indices: NDArray[np.int64]) -> NDArray[np.int64] | slice:
-    """Return the position of each index's last occurrence; numpy promises no order of repeated stores."""
-    if _is_rising(indices):
-        return slice(None)
-    order = np.argsort(indices, kind="stable")
-    ordered = indices[order]
-    return order[np.concatenate((ordered[1:] != ordered[:-1], [True]))]
+def _take_turn(folder: Path) -> Generator[bool, None, _Turn]:
+    turn = _Turn(folder / _LOCK_NAME)
+    with contextlib.ExitStack() as stack:
+        stack.callback(turn.release)
+        for _ in range(_TURNS_MAX):
+            if turn.is_mine():
+                stack.pop_all()
+                return turn
+            yield False
+    raise TimeoutError(f"another process has been compiling into {folder} for too long")

@@ -16,15 +16,13 @@ from glintpy.storage.cut import Cut
 from glintpy.updaters import Add, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from glintpy.protocol.selection import Selection
     from glintpy.protocol.spec import ModelSpec
 
-_KERNELS: dict[str, Callable[[NDArray[Any], Selection, NDArray[Any]], None]] = {Add.name: kernels.scatter_add}
-"""How an updater changes stored values, by its name."""
+_KERNELS: dict[str, kernels.Scatter] = {Add.name: kernels.scatter_add}
+"""How an updater changes stored values with numpy, by its name."""
 
 
 class Shard:
@@ -36,6 +34,7 @@ class Shard:
         routing: the version under which requests name this server's rows.
         values: (num_rows, num_cols), or (num_rows,) for a vector, C-contiguous, of the model's dtype.
         cuts: the moments that are being read, by their ids.
+        kernels: how the values are read and changed; may be prepared to be faster.
     """
 
     def __init__(self, model_id: int, spec: ModelSpec, routing: int, values: NDArray[Any]) -> None:
@@ -50,30 +49,45 @@ class Shard:
         self.routing = routing
         self.values = values
         self.cuts: dict[int, Cut] = {}
-        self._apply = _KERNELS[named(spec.updater).name]
+        updater = named(spec.updater).name
+        self.kernels = kernels.kernels_of(values, updater, _KERNELS[updater])
+        # What each request asks for, so that none has to ask the spec for it.
+        self._num_rows = int(values.shape[0])
+        self._num_cols = spec.num_cols
+        self._dtype = values.dtype
         self._checks_finite = spec.finite and spec.numpy_dtype.kind == "f"
 
     @property
     def num_rows(self) -> int:
         """This server's rows."""
-        return int(self.values.shape[0])
+        return self._num_rows
 
     @property
     def num_bytes(self) -> int:
         """Bytes of this server's values."""
         return int(self.values.nbytes)
 
-    def pull(self, selection: Selection) -> NDArray[Any]:
+    def pull(self, selection: Selection, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Copy what is selected.
 
+        Args:
+            selection: server rows.
+            out: C-contiguous, of the selection's shape and the model's dtype, to be overwritten, so that its
+                memory is used again; None: a new array is made.
+
         Returns:
-            A new C-contiguous array of the selection's shape; a later push doesn't change it.
+            ``out``, or a new C-contiguous array, of the selection's shape; a later push doesn't change it.
 
         Raises:
-            KeyRangeError, ShapeError: a selection that doesn't fit.
+            KeyRangeError, ShapeError: a selection that doesn't fit, or an ``out`` that doesn't fit it.
+            DTypeError: an ``out`` of another dtype.
         """
-        selection.check(self.num_rows, self.spec.num_cols)
-        return kernels.gather(self.values, selection)
+        shape = selection.check(self._num_rows, self._num_cols)
+        if out is not None:
+            self._check_fits(out, shape)
+            if not out.flags.c_contiguous or not out.flags.writeable:
+                raise ShapeError("an array to pull into is C-contiguous and can be written to")
+        return self.kernels.gather(self.values, selection, out)
 
     def push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False) -> None:
         """Apply values to what is selected, all of them or, by an exception, none.
@@ -89,23 +103,24 @@ class Shard:
             DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
             MemoryError: no room for a cut's copy of what this push would change.
         """
-        num_cols = self.spec.num_cols
-        selection.check(self.num_rows, num_cols)
-        expected = selection.shape(num_cols)
-        if deltas.shape != expected:
-            raise ShapeError(f"values of shape {deltas.shape} for a selection of shape {expected}")
-        if deltas.dtype != self.values.dtype:
-            raise DTypeError(
-                f"values of {deltas.dtype.name} for a model of {self.spec.dtype}; convert them first"
-            )
+        self._check_fits(deltas, selection.check(self._num_rows, self._num_cols))
         if self._checks_finite and not assign:
             _check_finite(deltas, self.spec.name)
-        for cut in self.cuts.values():
-            cut.before_push(selection)
+        if self.cuts:
+            for cut in self.cuts.values():
+                cut.before_push(selection)
         if assign:
             kernels.assign(self.values, selection, deltas)
         else:
-            self._apply(self.values, selection, deltas)
+            self.kernels.scatter(self.values, selection, deltas)
+
+    def _check_fits(self, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+        if array.shape != shape:
+            raise ShapeError(f"values of shape {array.shape} for a selection of shape {shape}")
+        if array.dtype != self._dtype:
+            raise DTypeError(
+                f"values of {array.dtype.name} for a model of {self.spec.dtype}; convert them first"
+            )
 
     def begin_cut(self, cut_id: int, *, slice_rows: int) -> Cut:
         """Hold this moment, to be read in slices while pushes go on.

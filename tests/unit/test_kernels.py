@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from glintpy.protocol import dtypes
 from glintpy.protocol.selection import Selection, axis_indices, slices_of
-from glintpy.storage import kernels
-
-Array = NDArray[Any]
-
-
-def axes(size: int) -> st.SearchStrategy[Array]:
-    """Indices of both dtypes with repeats, and slices that may overlap, of an axis of this size."""
-    index = st.lists(st.integers(0, size - 1), max_size=12) if size else st.just([])
-    indices = st.builds(np.array, index, st.sampled_from(["<i8", "<u4"]))
-    ends = st.tuples(st.integers(0, size), st.integers(0, size), st.integers(1, 4))
-    triples = st.lists(ends.map(lambda e: (min(e[:2]), max(e[:2]), e[2])), max_size=4)
-    return indices | triples.map(np.array).map(lambda found: found.astype(np.int64).reshape(-1, 3))
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[Array, Selection, Array]:
-    """Values, a selection of them, and an array of the selection's shape; wide and narrow, every dtype."""
-    dtype = draw(st.sampled_from(list(dtypes.BY_CODE.values())))
-    num_rows = draw(st.integers(0, 9))
-    num_cols = draw(st.sampled_from([None, 0, 1, 3, 20]))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows = draw(axes(num_rows))
-    if num_cols is None:
-        selection = Selection(rows)
-    elif rows.ndim == 1 and draw(st.booleans()):
-        if num_cols == 0:
-            rows = rows[:0]
-        cols: Array = random.integers(0, max(1, num_cols), size=rows.shape)
-        selection = Selection(rows, cols, paired=True)
-    else:
-        selection = Selection(rows, draw(st.none() | axes(num_cols)))
-    selection.check(num_rows, num_cols)
-    row_shape = () if num_cols is None else (num_cols,)
-    values = numbers(random, (num_rows, *row_shape), dtype)
-    return values, selection, numbers(random, selection.shape(num_cols), dtype)
-
-
-def numbers(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "f":
-        # Small whole numbers, so that no sum depends on its order.
-        return random.integers(-8, 8, shape).astype(dtype)
-    return (
-        np.frombuffer(random.bytes(int(np.prod(shape)) * dtype.itemsize), f"u{dtype.itemsize}")
-        .reshape(shape)
-        .astype(dtype)
-    )
+from glintpy.storage import kernels, numpy_kernels
+from tests.unit.kernel_cases import Array, cases, numbers
 
 
 def numpy_index(selection: Selection, values: Array) -> tuple[Array, ...]:
@@ -82,6 +35,14 @@ def test_gather_gives_what_numpy_gives_in_a_new_array(case: tuple[Array, Selecti
     assert found.flags.writeable
     assert not np.shares_memory(found, values)
     np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@given(cases())
+def test_gather_into_an_array_gives_the_same_and_that_array(case: tuple[Array, Selection, Array]) -> None:
+    values, selection, deltas = case
+    out = np.empty_like(deltas)
+    assert kernels.gather(values, selection, out) is out
+    np.testing.assert_array_equal(out, kernels.gather(values, selection), strict=True)
 
 
 @given(cases())
@@ -123,8 +84,38 @@ def test_rows_that_are_unique_and_unsorted_take_the_wide_path_correctly() -> Non
 
 def test_uint32_rows_times_columns_do_not_wrap_at_32_bits() -> None:
     # 5 million rows of 1000 columns would be 5 GB, so the flat index is asked directly.
-    cells = kernels._cells(Selection(np.array([5_000_000], np.uint32), np.array([7], np.uint32)), 1000)
+    cells = numpy_kernels._cells(Selection(np.array([5_000_000], np.uint32), np.array([7], np.uint32)), 1000)
     assert cells.tolist() == [[5_000_000_007]]
+
+
+@pytest.mark.parametrize("num_rows", [2, 16, 17, 128, 129, 300])
+@pytest.mark.parametrize("num_cols", [3, 40])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_every_number_of_rows_is_added_like_one_after_the_other(
+    seed: int, num_rows: int, num_cols: int, *, repeats: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, 300, num_rows) if repeats else random.permutation(300)[:num_rows]
+    values = random.normal(size=(300, num_cols)).astype(np.float32)
+    deltas = random.normal(size=(num_rows, num_cols)).astype(np.float32)
+    expected = values.copy()
+    for row, delta in zip(rows.tolist(), deltas, strict=True):
+        expected[row] += delta
+    kernels.scatter_add(values, Selection(rows), deltas)
+    assert values.tobytes() == expected.tobytes()
+
+
+@given(st.integers(0, 4), st.integers(0, 30), st.integers(0, 30), st.integers(1, 4), st.integers(0, 9))
+def test_a_piece_of_one_row_is_read_and_changed(row: int, one: int, other: int, step: int, seed: int) -> None:
+    values = numbers(np.random.default_rng(seed), (5, 30), np.dtype("f4"))
+    start, stop = sorted((one, other))
+    selection = Selection(np.array([row], np.uint32), slices_of((start, stop, step)))
+    expected = values[[row], start:stop:step]
+    np.testing.assert_array_equal(kernels.gather(values, selection), expected, strict=True)
+    kernels.scatter_add(values, selection, expected)
+    np.testing.assert_array_equal(values[[row], start:stop:step], 2 * expected)
+    kernels.assign(values, selection, expected)
+    np.testing.assert_array_equal(values[[row], start:stop:step], expected)
 
 
 def test_overflow_warns_nobody() -> None:

@@ -84,6 +84,52 @@ def test_a_pull_that_reaches_outside_is_refused() -> None:
         a_shard(cols=None).pull(Selection(indices(1), indices(0)))
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [
+        EVERY_ROW,
+        Selection(slices_of((0, 1, 1), (3, 4, 1))),
+        Selection(indices(3, 0, 3)),
+        Selection(indices(3), slices_of((0, 2, 1))),
+        Selection(indices(3, 0), indices(1)),
+        Selection(indices(3, 0), indices(1, 2), paired=True),
+        Selection(slices_of()),
+    ],
+)
+def test_a_pull_into_an_array_overwrites_all_of_it(selection: Selection) -> None:
+    shard = a_shard()
+    expected = shard.pull(selection)
+    out = np.full_like(expected, 99)
+    assert shard.pull(selection, out=out) is out
+    np.testing.assert_array_equal(out, expected, strict=True)
+    shard.push(selection, np.ones_like(out))
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "text"),
+    [
+        (np.empty((3, 3), np.float32), ShapeError, r"\(3, 3\) for a selection of shape \(2, 3\)"),
+        (np.empty(6, np.float32), ShapeError, r"\(6,\) for a selection of shape \(2, 3\)"),
+        (np.empty((2, 3)), DTypeError, "float64 for a model of float32"),
+        (np.empty((3, 2), np.float32).T, ShapeError, "C-contiguous"),
+        (np.frombuffer(bytes(24), np.float32).reshape(2, 3), ShapeError, "can be written to"),
+    ],
+)
+def test_an_array_that_cannot_be_pulled_into_is_refused(
+    out: NDArray[Any], error: type[GlintError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        a_shard().pull(Selection(indices(0, 1)), out=out)
+
+
+def test_a_pull_that_reaches_outside_leaves_the_array_alone() -> None:
+    out = np.full((1, 3), 99, np.float32)
+    with pytest.raises(KeyRangeError):
+        a_shard().pull(Selection(indices(4)), out=out)
+    assert (out == 99).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_finite_model_names_the_first_bad_value_and_changes_nothing(bad: float) -> None:
     shard = a_shard(finite=True)

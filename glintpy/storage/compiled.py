@@ -1,0 +1,175 @@
+"""Gather and scatter by loops over indices: which loop a selection gets, and how its arrays are handed over.
+
+Knows no numba: the loops are arguments, compiled or not. Whatever is faster with numpy goes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.protocol.selection import Selection, axis_indices
+from glintpy.storage.loops import Loop
+from glintpy.storage.numpy_kernels import Array, gather, is_blocks
+
+Gather = Callable[[Array, Selection, Array | None], Array]
+Scatter = Callable[[Array, Selection, Array], None]
+
+INDEX_MAX = 2**32
+"""Loops take uint32 indices only, which is what clients send to shards of fewer rows. An array with an axis of this
+length is numpy's."""
+
+_FEW_KEYS = 128
+"""Fewer single cells than this are read as fast by numpy."""
+
+_INDEX = np.dtype(np.uint32)
+
+
+class Ways(NamedTuple):
+    """A way to read and one to change values; both as ``numpy_kernels`` says."""
+
+    gather: Gather
+    scatter: Scatter
+
+
+def of_vectors(*, take: Loop, change: Loop, reference: Scatter) -> Ways:
+    """Return the ways of vectors.
+
+    Args:
+        take: ``loops.take_keys``.
+        change: the updater's loop over keys.
+        reference: its numpy way, for slices.
+    """
+
+    def gather_keys(values: Array, selection: Selection, out: Array | None = None) -> Array:
+        keys = selection.rows
+        if keys.ndim == 2 or keys.size < _FEW_KEYS:
+            return gather(values, selection, out)
+        if out is None:
+            out = np.empty(keys.size, values.dtype)
+        take(values, _indices(keys), out)
+        return out
+
+    def scatter_keys(values: Array, selection: Selection, deltas: Array) -> None:
+        keys = selection.rows
+        if keys.ndim == 2:
+            reference(values, selection, deltas)
+        else:
+            change(values, _indices(keys), _in_order(deltas))
+
+    return Ways(gather_keys, scatter_keys)
+
+
+def gather_of_matrices(*, pairs: Loop, grid: Loop) -> Gather:
+    """Return how matrices are read.
+
+    Args:
+        pairs: ``loops.take_pairs``.
+        grid: ``loops.take_grid``.
+    """
+
+    def gather_cells(values: Array, selection: Selection, out: Array | None = None) -> Array:
+        rows, cols = selection.rows, selection.cols
+        if cols is None or rows.size < _FEW_KEYS > cols.size or _is_numpys(selection):
+            return gather(values, selection, out)
+        if selection.paired:
+            if out is None:
+                out = np.empty(rows.size, values.dtype)
+            pairs(values, _indices(rows), _indices(cols), out)
+            return out
+        rows, cols = _indices(rows), _indices(cols)
+        if out is None:
+            out = np.empty((rows.size, cols.size), values.dtype)
+        grid(values, rows, cols, out)
+        return out
+
+    return gather_cells
+
+
+def scatter_of_matrices(*, rows: Loop, pairs: Loop, grid: Loop, reference: Scatter) -> Scatter:
+    """Return how matrices are changed.
+
+    Args:
+        rows: the updater's loop over rows.
+        pairs: the one over single cells.
+        grid: the one over rows by columns.
+        reference: its numpy way, for slices.
+    """
+    change_rows, change_pairs, change_grid = rows, pairs, grid
+
+    def scatter(values: Array, selection: Selection, deltas: Array) -> None:
+        rows, cols = selection.rows, selection.cols
+        if cols is None and rows.ndim == 1:
+            change_rows(values, _indices(rows), _in_order(deltas))
+        elif cols is None or _is_numpys(selection):
+            reference(values, selection, deltas)
+        elif selection.paired:
+            change_pairs(values, _indices(rows), _indices(cols), _in_order(deltas))
+        else:
+            change_grid(values, _indices(rows), _indices(cols), _in_order(deltas))
+
+    return scatter
+
+
+def prove(ways: Ways, reference: Ways, *, dtype: np.dtype[Any], ndim: int) -> None:
+    """Refuse ways that don't give what numpy gives: from a damaged cache, or one that another machine wrote.
+
+    These are also numba's first calls, which look at types for 100 us each, before a request makes them: with
+    arrays that are read-only and at odd addresses, as those that arrive in messages are.
+
+    Args:
+        ways: to be proved.
+        reference: numpy's.
+        dtype: of the values.
+        ndim: 1 for vectors, 2 for matrices.
+
+    Raises:
+        RuntimeError: the ways give other numbers.
+    """
+    shape = (5,) if ndim == 1 else (5, 3)
+    num_cols = None if ndim == 1 else 3
+    few, many = np.array([3, 0, 3], _INDEX), np.arange(2 * _FEW_KEYS, dtype=_INDEX) % 5
+    selections = [Selection(few), Selection(many)]
+    if ndim == 2:
+        cols = np.array([2, 1], _INDEX)
+        selections += [Selection(many, many % 3, paired=True), Selection(many, cols)]
+    for selection in selections:
+        expected = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+        values = expected.copy()
+        deltas = np.ones(selection.shape(num_cols), dtype)
+        for arrived in (lambda array: array, _as_received):
+            theirs = Selection(
+                arrived(selection.rows),
+                None if selection.cols is None else arrived(selection.cols),
+                selection.paired,
+            )
+            ways.scatter(values, theirs, arrived(deltas))
+            reference.scatter(expected, selection, deltas)
+            found = ways.gather(values, theirs, None)
+            if not np.array_equal(values, expected) or not np.array_equal(
+                found, reference.gather(expected, selection, None)
+            ):
+                raise RuntimeError("a compiled loop doesn't give what numpy gives")
+
+
+def _is_numpys(selection: Selection) -> bool:
+    """Tell whether basic slicing reaches everything, which nothing beats."""
+    return not selection.paired and is_blocks(selection)
+
+
+def _indices(axis: NDArray[Any]) -> NDArray[np.uint32]:
+    """Return a checked axis as the loops take it, slices written out."""
+    if axis.dtype == _INDEX and axis.flags.c_contiguous:
+        return axis
+    return axis_indices(axis).astype(_INDEX, order="C")
+
+
+def _in_order(entries: Array) -> Array:
+    return entries if entries.flags.c_contiguous else np.ascontiguousarray(entries)
+
+
+def _as_received(array: Array) -> Array:
+    return np.frombuffer(b"\x00" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
