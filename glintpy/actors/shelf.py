@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy.actors.preparing import prepare_soon
 from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory, RemoteProtocolError
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
+from glintpy.storage.kernels import Kernels
 from glintpy.storage.memory import available_bytes
 from glintpy.storage.segment import MemorySegment, Segment, Store, remove_unfinished
 from glintpy.storage.shard import Shard
@@ -28,6 +30,8 @@ class Shelf:
     Args:
         folder: where segments lie; None: in memory only.
         memory_limit: bytes for all models; None: what is free when a model is made.
+        free_bytes: tells what is free.
+        prepare: called for each model whose loops want to be compiled; returns at once.
     """
 
     def __init__(
@@ -36,10 +40,12 @@ class Shelf:
         *,
         memory_limit: int | None = None,
         free_bytes: Callable[[], int] = available_bytes,
+        prepare: Callable[[Kernels], None] = prepare_soon,
     ) -> None:
         self._folder = folder
         self._memory_limit = memory_limit
         self._free_bytes = free_bytes
+        self._prepare = prepare
         self._shards: dict[int, Shard] = {}
         self._stores: dict[int, Store] = {}
         self._reserved: dict[int, int] = {}
@@ -166,7 +172,7 @@ class Shelf:
         shard = Shard(model_id, spec, routing, store.values(dtype, shape))
         self._reserved.pop(model_id, None)
         self._lost.discard(model_id)
-        self._shards[model_id], self._stores[model_id] = shard, store
+        self._put(shard, store)
         self._filling.add(model_id)
         if spec.init_depends_on_row:
             slice_cells //= 20  # random values cost about so much more than a constant
@@ -180,6 +186,11 @@ class Shelf:
             initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
             yield
         self._filling.discard(model_id)
+
+    def _put(self, shard: Shard, store: Store) -> None:
+        self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
+        if shard.kernels.wants_preparing:
+            self._prepare(shard.kernels)
 
     def destroy(self, model_id: int) -> None:
         """End a model, or a reservation; one that isn't here is ended already."""
@@ -240,5 +251,4 @@ class Shelf:
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
         values: np.ndarray[Any, Any] = segment.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
         segment.mark_open()
-        self._shards[model_id] = Shard(model_id, spec, int(description["routing"]), values)
-        self._stores[model_id] = segment
+        self._put(Shard(model_id, spec, int(description["routing"]), values), segment)

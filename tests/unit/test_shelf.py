@@ -15,6 +15,7 @@ from glintpy.actors.shelf import Shelf
 from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory
 from glintpy.protocol.selection import Selection, slices_of
 from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.kernels import COMPILED_BYTES_MIN, Kernels
 
 NO_EXTENTS = np.empty((0, 4), np.int64)
 EVERYTHING = Selection(slices_of((0, 10, 1)))
@@ -52,6 +53,22 @@ def test_a_model_is_filled_in_slices_and_then_served(folder: Path | None) -> Non
     make(shelf, 1)  # asked again, because the answer was lost
     assert shelf.shard(1) is shard
     shelf.close()
+
+
+def test_big_models_are_prepared_when_they_are_made_and_when_they_come_back(tmp_path: Path) -> None:
+    asked: list[Kernels] = []
+    big = a_spec("big", num_rows=COMPILED_BYTES_MIN // 32)
+    for _ in range(2):
+        shelf = Shelf(tmp_path, prepare=asked.append)
+        make(shelf, 1)
+        if shelf.find(2) is None:
+            for _ in shelf.create(
+                2, big, routing=1, num_rows=big.num_rows, extents=NO_EXTENTS, slice_cells=10**6
+            ):
+                pass
+        assert asked == [shelf.shard(2).kernels]
+        asked.clear()
+        shelf.close()
 
 
 def test_another_routing_is_refused_with_both_numbers(folder: Path | None) -> None:
