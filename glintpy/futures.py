@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures._base import FINISHED, RUNNING
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from glintpy.errors import RequestError
 
@@ -31,6 +31,18 @@ NOTES_MAX = 8
 """Further failures that ``gather`` describes; a thousand pushes to one dead server fail alike."""
 
 _logger = logging.getLogger("glintpy.futures")
+
+
+class Bringer(Protocol):
+    """Who brings answers."""
+
+    def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
+        """Work for a thread that waits until its answer is there; may return early, and waiting then goes on."""
+        ...
+
+    def expect_others(self) -> None:
+        """Note that somebody waits who can't be given work: never waits itself."""
+        ...
 
 
 class Future(concurrent.futures.Future[T]):
@@ -52,8 +64,8 @@ class Future(concurrent.futures.Future[T]):
 
     seen: bool = False
 
-    waits_by: Callable[[Callable[[], bool], float | None], None] | None = None
-    """How a thread that waits may help to bring the answer; it may return early, and waiting then goes on."""
+    bringer: Bringer | None = None
+    """Who brings the answer, and may be helped by a thread that waits for it."""
 
     def __init__(self) -> None:
         # Not the base's: its condition, which few futures ever need, costs more than all the rest.
@@ -80,6 +92,8 @@ class Future(concurrent.futures.Future[T]):
                 condition = self._own_condition
                 if condition is None:
                     condition = self._own_condition = threading.Condition()
+            if self.bringer is not None and self._state == RUNNING:
+                self.bringer.expect_others()
         return condition
 
     @_condition.setter
@@ -155,7 +169,9 @@ class Future(concurrent.futures.Future[T]):
 
     def done(self) -> bool:
         """Tell whether it has its outcome."""
-        return self._state == FINISHED or super().done()
+        if self._pid != _process.pid:
+            self._adopt()
+        return self._state == FINISHED
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return the failure, or None.
@@ -175,13 +191,13 @@ class Future(concurrent.futures.Future[T]):
 
     def _help(self, timeout: float | None) -> float | None:
         """Help to bring the answer, and return how long is left to wait."""
-        if self.waits_by is None or self.done():
+        if self.bringer is None or self.done():
             return timeout
         if timeout is None:
-            self.waits_by(self.done, None)
+            self.bringer.wait_for(self.done, None)
             return None
         end = time.monotonic() + timeout
-        self.waits_by(self.done, timeout)
+        self.bringer.wait_for(self.done, timeout)
         return max(0.0, end - time.monotonic())
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:

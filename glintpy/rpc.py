@@ -32,9 +32,9 @@ ACTIVE_S = 0.05
 BUSY_S = 0.002
 """The same while a socket has no room for what is to be sent."""
 
-GUEST_RETURNS_S = 0.003
-"""After a caller had its answer the endpoint's thread stands by so much longer: in a loop the next call comes within
-microseconds, and two threads that wake up for one message cost more than one."""
+CALLER_RETURNS_S = 0.003
+"""After a caller sent, or had its answer, the endpoint's thread stands by so much longer: in a loop the next call comes
+within microseconds and receives too, and two threads that wake up for one message cost more than one."""
 
 STANDBY_S = 0.001
 """How long an answer that nobody waits for may lie then."""
@@ -121,7 +121,8 @@ class Endpoint:
         # A caller that waits receives for everybody meanwhile; the endpoint's thread then stands by.
         self._guest = threading.Lock()
         self._guest_thread = 0
-        self._guest_left = 0.0
+        self._caller_left = 0.0
+        self._others_wait = False
         self._guest_wakeup = Wakeup()
         self._guest_waiter = EagerWaiter([self._guest_wakeup.fileno()])
         self._standby = Waiter([self._wakeup.fileno()])
@@ -189,7 +190,8 @@ class Endpoint:
             peer = self._peers[key]
             peer.load.add(call)
             peer.link.submit(call)
-            more = self._exchange(peer, time.monotonic())
+            self._caller_left = time.monotonic()
+            more = self._exchange(peer, self._caller_left)
             if more or peer.pending:
                 # What is left to do here is the endpoint's thread's, which may be asleep.
                 self._wakeup.set()
@@ -198,6 +200,12 @@ class Endpoint:
     def poke(self) -> None:
         """Have ``before_wait`` called by the endpoint's thread, within ``STANDBY_S`` if nobody waits before."""
         if self._may_sleep:
+            self._wakeup.set()
+
+    def expect_others(self) -> None:
+        """Note that somebody waits for an answer without receiving: in asyncio, by a callback, in another thread."""
+        self._others_wait = True
+        if not self._may_sleep:
             self._wakeup.set()
 
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
@@ -211,6 +219,7 @@ class Endpoint:
         """
         self._before_wait()
         if not self._guest.acquire(blocking=False):
+            self.expect_others()
             return
         try:
             self._guest_thread = threading.get_ident()
@@ -226,10 +235,10 @@ class Endpoint:
                         self._wakeup.set()  # for something that is not a caller's business
         finally:
             self._guest_thread = 0
-            self._guest_left = time.monotonic()
+            self._caller_left = time.monotonic()
             self._guest.release()
-            if self.load.num_open:
-                self._wakeup.set()  # others wait; whoever receives next must know at once
+            if self._others_wait and self.load.num_open:
+                self._wakeup.set()  # whoever receives next must know at once
 
     def _receive_as_guest(self, is_done: Callable[[], bool]) -> bool:
         received = False
@@ -306,6 +315,8 @@ class Endpoint:
                 elif peer.load.num_open:
                     wait_s = min(wait_s, ACTIVE_S)
             changes, self._changes = self._changes, []
+            if not self.load.num_open:
+                self._others_wait = False
         if self._on_change is not None:
             for key, is_up in changes:
                 self._on_change(key, is_up)
@@ -319,7 +330,9 @@ class Endpoint:
         """
         end = time.monotonic() + ACTIVE_S
         stood_by = False
-        while self._guest.locked() or time.monotonic() - self._guest_left < GUEST_RETURNS_S:
+        while self._guest.locked() or (
+            not self._others_wait and time.monotonic() - self._caller_left < CALLER_RETURNS_S
+        ):
             stood_by, self._may_sleep = True, False
             self._before_wait()
             if self._standby.wait(STANDBY_S) or time.monotonic() >= end:

@@ -130,6 +130,10 @@ class Runtime:
         """Receive in the caller's thread while it waits; see ``rpc.Endpoint.wait_for``."""
         self._endpoint.wait_for(is_done, timeout_s)
 
+    def expect_others(self) -> None:
+        """Note that somebody waits without receiving; see ``rpc.Endpoint.expect_others``."""
+        self._endpoint.expect_others()
+
     def ask_server(
         self,
         server_id: str,

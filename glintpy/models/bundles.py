@@ -97,7 +97,7 @@ class Bundle:
             array: the values of a push; the ``out`` of a pull.
         """
         future: Future[Any] = Future()
-        future.waits_by = self._runtime.wait_for
+        future.bringer = self._runtime
         rows = _listed(asked.rows)
         if self._kind == "push":
             assert array is not None

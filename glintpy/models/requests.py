@@ -28,7 +28,7 @@ class Requester:
         self._finish: Finish | None = None
         self._dispatch = Dispatch(runtime, target, asked, kind=kind, finished=self._finished)
         self.future: Future[Any] = Future()
-        self.future.waits_by = runtime.wait_for
+        self.future.bringer = runtime
 
     def pull(self, into: NDArray[Any] | None, finish: Finish) -> Future[Any]:
         """Read what is asked for.

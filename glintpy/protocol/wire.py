@@ -9,8 +9,8 @@ bytes did not bring along.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgpack
@@ -49,12 +49,10 @@ def encode(message: Message) -> list[Buffer]:
         LocalProtocolError: a field against its rule: a defect of ours, found before it leaves.
     """
     shape = _SHAPES[type(message)]
-    values: list[Any] = []
-    for name, check in shape.scalars:
-        value = getattr(message, name)
-        if not check(value):
-            raise LocalProtocolError(f"{type(message).__name__}.{name} can't be {_shown(value)}")
-        values.append(value)
+    values = shape.values_of(message)
+    if not shape.accepts(values):
+        name, value = shape.first_wrong(values)
+        raise LocalProtocolError(f"{type(message).__name__}.{name} can't be {_shown(value)}")
     descriptors: list[list[int] | None] = []
     frames: list[Buffer] = []
     for name, rule in shape.frames:
@@ -64,7 +62,8 @@ def encode(message: Message) -> list[Buffer]:
             continue
         if not isinstance(array, np.ndarray):
             raise LocalProtocolError(f"{type(message).__name__}.{name} is an array, not {_shown(array)}")
-        array = np.ascontiguousarray(array).reshape(array.shape)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
         code = dtypes.CODE_OF.get(array.dtype)
         if code is None or not _frame_allowed(rule, code, array.shape):
             raise LocalProtocolError(
@@ -155,14 +154,60 @@ def content(text: Document) -> Any:
 
 
 class _Shape:
-    """A message class, prepared for coding: which fields, which checks."""
+    """A message class, prepared for coding: which fields, which checks.
+
+    ``accepts`` looks at all fields together, since most messages are right; ``first_wrong`` says what isn't.
+    """
 
     def __init__(self, kind: type[Message]) -> None:
         self.kind = kind
+        self.name = kind.__name__
         rules = rules_of(kind)
         self.scalars = [(name, _check_of(rule)) for name, rule in rules if not isinstance(rule, Frame)]
         self.frames = [(name, rule) for name, rule in rules if isinstance(rule, Frame)]
-        assert [name for name, _ in rules] == [name for name, _ in (*self.scalars, *self.frames)]
+        names = [name for name, _ in self.scalars]
+        assert [name for name, _ in rules] == [*names, *(name for name, _ in self.frames)]
+        self._values_of = attrgetter(*names)
+        self._is_lone = len(names) == 1
+        self._types = tuple(_TYPE_OF[type(rule)] for _, rule in rules if not isinstance(rule, Frame))
+        places = [place for place, kept in enumerate(self._types) if kept is int]
+        self._is_lone_int = len(places) == 1  # of one field a getter returns the value, of several a tuple
+        self._ints_of: Callable[[Sequence[Any]], Any] = itemgetter(*places)
+        # Integers in [0, U63] are looked at together, everything narrower by itself.
+        self._narrow = [
+            (place, _check_of(rule))
+            for place, (_, rule) in enumerate(rules)
+            if isinstance(rule, Bytes | Text) or (isinstance(rule, Int) and rule != Int())
+        ]
+
+    def values_of(self, message: Message) -> tuple[Any, ...]:
+        """Return the scalar fields of a message."""
+        values: Any = self._values_of(message)
+        return (values,) if self._is_lone else values
+
+    def accepts(self, values: Sequence[Any]) -> bool:
+        """Whether every scalar keeps to its rule."""
+        if tuple(map(type, values)) != self._types:
+            return False
+        for place, check in self._narrow:
+            if not check(values[place]):
+                return False
+        if self._is_lone_int:
+            lone: int = self._ints_of(values)
+            return 0 <= lone <= U63
+        ints: tuple[int, ...] = self._ints_of(values)
+        return min(ints) >= 0 and max(ints) <= U63
+
+    def first_wrong(self, values: Sequence[Any]) -> tuple[str, Any]:
+        """Return the name and the value of the first field that breaks its rule."""
+        return next(
+            (name, value)
+            for value, (name, check) in zip(values, self.scalars, strict=True)
+            if not check(value)
+        )
+
+
+_TYPE_OF: dict[type[Rule], type] = {Int: int, Bytes: bytes, Text: str, Bool: bool}
 
 
 def _check_of(rule: Rule) -> Check:
@@ -203,24 +248,26 @@ def _decode_one(frames: Sequence[Buffer], position: int) -> tuple[Message, int]:
     shape = _BY_KIND.get(kind)
     if shape is None:
         raise RemoteProtocolError(f"a message of unknown kind {kind}")
-    name = shape.kind.__name__
     if len(values) != len(shape.scalars) or len(descriptors) != len(shape.frames):
-        raise RemoteProtocolError(f"{name} has {len(shape.scalars)} fields and {len(shape.frames)} arrays")
-    arguments: list[Any] = []
-    for value, (field_name, check) in zip(values, shape.scalars, strict=True):
-        if not check(value):
-            raise RemoteProtocolError(f"{name}.{field_name} can't be {_shown(value)}")
-        arguments.append(value)
+        raise RemoteProtocolError(
+            f"{shape.name} has {len(shape.scalars)} fields and {len(shape.frames)} arrays"
+        )
+    if not shape.accepts(values):
+        field_name, value = shape.first_wrong(values)
+        raise RemoteProtocolError(f"{shape.name}.{field_name} can't be {_shown(value)}")
     position += 1
     for descriptor, (field_name, rule) in zip(descriptors, shape.frames, strict=True):
         if descriptor is None and rule.optional:
-            arguments.append(None)
+            values.append(None)
             continue
         if position >= len(frames):
-            raise RemoteProtocolError(f"{name} lacks the frame of {field_name}")
-        arguments.append(_decode_array(f"{name}.{field_name}", rule, descriptor, frames[position]))
+            raise RemoteProtocolError(f"{shape.name} lacks the frame of {field_name}")
+        try:
+            values.append(_decode_array(rule, descriptor, frames[position]))
+        except RemoteProtocolError as error:
+            raise RemoteProtocolError(f"{shape.name}.{field_name} {error}") from error
         position += 1
-    return shape.kind(*arguments), position
+    return shape.kind(*values), position
 
 
 def _decode_header(frame: Buffer) -> tuple[int, list[Any], list[Any]]:
@@ -250,20 +297,26 @@ def _decode_header(frame: Buffer) -> tuple[int, list[Any], list[Any]]:
     return kind, values, descriptors
 
 
-def _decode_array(name: str, rule: Frame, descriptor: Any, frame: Buffer) -> Array:
+def _decode_array(rule: Frame, descriptor: Any, frame: Buffer) -> Array:
     if type(descriptor) is not list or not 2 <= len(descriptor) <= 3:
-        raise RemoteProtocolError(f"{name} has no dtype and shape")
-    if not all(type(number) is int and 0 <= number < 2**48 for number in descriptor):
-        raise RemoteProtocolError(f"{name} has a dtype or shape that is not a small number")
-    code, *shape = descriptor
+        raise RemoteProtocolError("has no dtype and shape")
+    size = 1
+    for number in descriptor:
+        if type(number) is not int or not 0 <= number < 2**48:
+            raise RemoteProtocolError("has a dtype or shape that is not a small number")
+        size *= number
+    code, *lengths = descriptor
+    shape = tuple(lengths)
     dtype = dtypes.BY_CODE.get(code)
-    if dtype is None or not _frame_allowed(rule, code, tuple(shape)):
-        raise RemoteProtocolError(f"{name} can't have dtype {code} and shape {tuple(shape)}")
-    expected = math.prod(shape) * dtype.itemsize
+    if dtype is None or not _frame_allowed(rule, code, shape):
+        raise RemoteProtocolError(f"can't have dtype {code} and shape {shape}")
+    expected = size // code * dtype.itemsize
     if len(frame) != expected:
-        raise RemoteProtocolError(f"{name} has {len(frame)} bytes where its shape needs {expected}")
-    array = np.frombuffer(frame, dtype=dtype).reshape(shape)
+        raise RemoteProtocolError(f"has {len(frame)} bytes where its shape needs {expected}")
+    array = np.frombuffer(frame, dtype=dtype)
+    if len(shape) == 2:
+        array = array.reshape(shape)
     array.flags.writeable = False
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise RemoteProtocolError(f"{name} has bytes that are neither True nor False")
+        raise RemoteProtocolError("has bytes that are neither True nor False")
     return array

@@ -103,6 +103,9 @@ class SimulatedRuntime:
         del is_done, timeout_s
         raise AssertionError("a simulated request can't be waited for")
 
+    def expect_others(self) -> None:
+        """Note nothing: in virtual time nobody waits."""
+
     def pause(self) -> None:
         """Stand still, as a stopped process does; what arrives waits."""
         self.is_paused = True

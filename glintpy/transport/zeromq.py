@@ -24,7 +24,7 @@ from glintpy.transport.base import Buffer, Delivery
 LIBZMQ_VERSION: str = zmq.zmq_version()
 """Of the library under pyzmq."""
 
-COPY_BYTES_MAX = 16 * config.KIB
+COPY_BYTES_MAX = 2048 * config.KIB
 """Frames up to this size are cheaper copied than reference-counted through libzmq."""
 
 MESSAGES_MAX = 256
