@@ -149,11 +149,13 @@ class Future(concurrent.futures.Future[T]):
             TimeoutError: it isn't done after ``timeout`` seconds.
             GlintError: what the call that made the future says under "The future raises".
         """
+        if self._state != FINISHED:
+            timeout = self._help(timeout)
         if self._state == FINISHED and self._exception is None:
             self.seen = True
             return self._result  # type: ignore[return-value]  # of a future that is done it is a T
         try:
-            value = super().result(self._help(timeout))
+            value = super().result(timeout)
         except BaseException as error:
             # PullFailed is a TimeoutError too: only the object tells an outcome from the end of the wait.
             if error is self._exception:

@@ -85,7 +85,7 @@ class Dispatch:
         self._finished = finished
         self._deadline = runtime.deadline(target.timeout_s)
         self._lock = threading.Lock()
-        self._num_open = 1  # one for the caller, until all parts are issued
+        self._num_open = 0
         self._wants_values = kind == "pull"
         self._outcomes: list[tuple[int, Failed | None, int]] = []
         self._has_failed = False
@@ -102,7 +102,6 @@ class Dispatch:
         self._land(into, shares)
         for server, request_id, number, part in self._parts(shares):
             self._issue(server, self._pull_call(request_id, number, part), part)
-        self._one_settled()
 
     def push(
         self,
@@ -129,7 +128,6 @@ class Dispatch:
         for server, request_id, number, part in self._parts(shares):
             own = part.of(values, is_ours=is_ours)
             self._issue(server, self._push_call(request_id, number, part, own, assign=assign), part)
-        self._one_settled()
 
     def error(self, servers: Collection[int] | None = None) -> GlintError | None:
         """Return what the request, or its share at some servers, fails with; None: it succeeded.
@@ -190,6 +188,7 @@ class Dispatch:
                 item_bytes=target.dtype.itemsize,
             )
             found += [(share.server, request_id, number, part) for number, part in enumerate(parts)]
+        self._num_open = len(found)  # all of them, before the first one can be settled
         return found
 
     def _pull_call(self, request_id: int, number: int, part: Part) -> Call:
@@ -261,24 +260,27 @@ class Dispatch:
     # --- outcomes -----------------------------------------------------------------------------------------------
 
     def _issue(self, server: int, call: Call, part: Part) -> None:
-        with self._lock:
-            self._num_open += 1
         call.settle = partial(self._settle, server, call, part)
         self._runtime.submit(self._target.info.servers[server][0], call, waits_for_room=self._kind == "push")
 
     def _settle(self, server: int, call: Call, part: Part, result: Result) -> None:
-        failed = result if isinstance(result, Failed) else None
+        failed = result if type(result) is Failed else None
         if failed is None and self._wants_values:
             failed = self._take_values(part, result)
         with self._lock:
             self._outcomes.append((server, failed, call.attempts))
             self._has_failed = self._has_failed or failed is not None
-        self._one_settled()
+            self._num_open -= 1
+            if self._num_open:
+                return
+        # Who is told mostly knows this object: without this parting, its arrays would wait for the collector.
+        finished, self._finished = self._finished, _nobody
+        finished(self)
 
     def _take_values(self, part: Part, result: Any) -> Failed | None:
         expected = part.selection.shape(self._target.num_cols)
         if (
-            not isinstance(result, Values)
+            type(result) is not Values
             or result.values.shape != expected
             or result.values.dtype != self._target.dtype
         ):
@@ -293,15 +295,6 @@ class Dispatch:
             self.values = np.empty(self._asked.wire_shape, dtype=self._target.dtype)
         part.into(self.values, result.values)
         return None
-
-    def _one_settled(self) -> None:
-        with self._lock:
-            self._num_open -= 1
-            if self._num_open:
-                return
-        # Who is told mostly knows this object: without this parting, its arrays would wait for the collector.
-        finished, self._finished = self._finished, _nobody
-        finished(self)
 
 
 def _owned(values: NDArray[Any]) -> NDArray[Any]:

@@ -24,9 +24,9 @@ Keys = range | NDArray[np.int64]
 caller's own array: it can't change after the check, nor while the request travels."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Asked:
-    """What a caller asked for.
+    """What a caller asked for; not changed once it is made (frozen, it would take three times as long to make).
 
     Attributes:
         rows: the rows of a matrix, or the keys of a vector.
@@ -133,6 +133,11 @@ def parse_pull(
         DTypeError: keys that aren't integers.
     """
     target = _Target(num_rows, what or ("keys" if num_cols is None else "rows"))
+    if cols is None and type(rows) is np.ndarray and rows.ndim == 1 and rows.dtype.kind in "iu":
+        # What nearly every request names, by the shortest way.
+        keys = _inside(rows, target)
+        shape = (len(keys),) if num_cols is None else (len(keys), num_cols)
+        return Asked(keys, None, False, shape, shape)
     asked_rows = _Axis(range(num_rows)) if rows is None else _axis(rows, target)
     if num_cols is None:
         if cols is not None:
@@ -319,11 +324,17 @@ def _inside(array: NDArray[Any], target: _Target) -> NDArray[np.int64]:
             position = int(((keys < -target.size) | (keys >= target.size)).argmax())
             _refuse_key(int(keys[position]), position, target)
         return _wrapped(keys, target)
+    # A loop over few numbers costs less than the call of one over many.
+    if own.size <= _FEW and min(few := own.tolist()) >= 0 and max(few) < target.size:
+        return keys
     # Seen as unsigned a negative number is huge: one pass finds both ends.
     if int(own.view(np.uint64).max()) >= target.size:
         position = int((own.view(np.uint64) >= np.uint64(target.size)).argmax())
         _refuse_key(int(own[position]), position, target)
     return keys
+
+
+_FEW = 16
 
 
 def _wrapped(keys: NDArray[np.int64], target: _Target) -> NDArray[np.int64]:

@@ -162,6 +162,8 @@ class Session:
 
     def outgoing(self, now: float) -> list[list[wire.Buffer]]:
         """Return the frames of each ZeroMQ message to send now, small ones merged."""
+        if not (self._queue or self._urgent or self._again):
+            return []
         encoded = [wire.encode(message) for message in self._urgent]
         self._urgent.clear()
         if self.phase == "open":
@@ -176,7 +178,7 @@ class Session:
                     continue
                 self._enter(call)
                 self._send(call, now, encoded)
-        return wire.merge(encoded)
+        return encoded if len(encoded) < 2 else wire.merge(encoded)
 
     @property
     def floor(self) -> int:

@@ -85,8 +85,9 @@ class EagerWaiter(Waiter):
         return is_readable
 
     def _spin(self, end: float) -> bool:
-        look, clock = super().wait, self._clock
-        while not look(0.0):
+        look: Callable[[float], object] = super().wait if self._poll is None else self._poll.poll
+        clock = self._clock
+        while not look(0):
             if clock() >= end:
                 return False
             _yield()

@@ -24,7 +24,7 @@ from glintpy.transport.base import Buffer, Delivery
 LIBZMQ_VERSION: str = zmq.zmq_version()
 """Of the library under pyzmq."""
 
-COPY_BYTES_MAX = 2048 * config.KIB
+COPY_BYTES_MAX = 16 * config.KIB
 """Frames up to this size are cheaper copied than reference-counted through libzmq."""
 
 MESSAGES_MAX = 256
@@ -112,10 +112,18 @@ def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
     if not socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]  # this option is an int
         return None
     try:
-        parts = socket.recv_multipart(_DONTWAIT, copy=False)
+        frame = socket.recv(_DONTWAIT, copy=False)
     except zmq.Again:
         return None
-    return [part.bytes if len(part) <= COPY_BYTES_MAX else part.buffer for part in parts]
+    frames = [_taken(frame)]
+    while frame.more:  # the rest of a message is there when its beginning is
+        frame = socket.recv(_DONTWAIT, copy=False)
+        frames.append(_taken(frame))
+    return frames
+
+
+def _taken(frame: zmq.Frame) -> Buffer:
+    return frame.bytes if len(frame) <= COPY_BYTES_MAX else frame.buffer
 
 
 class ZeroMQListener:
