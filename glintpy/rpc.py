@@ -123,6 +123,7 @@ class Endpoint:
         self._guest_thread = 0
         self._caller_left = 0.0
         self._others_wait = False
+        self._has_unread = False
         self._guest_wakeup = Wakeup()
         self._guest_waiter = EagerWaiter([self._guest_wakeup.fileno()])
         self._standby = Waiter([self._wakeup.fileno()])
@@ -205,7 +206,7 @@ class Endpoint:
     def expect_others(self) -> None:
         """Note that somebody waits for an answer without receiving: in asyncio, by a callback, in another thread."""
         self._others_wait = True
-        if not self._may_sleep:
+        if self._has_unread or not self._may_sleep:
             self._wakeup.set()
 
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
@@ -224,7 +225,10 @@ class Endpoint:
         try:
             self._guest_thread = threading.get_ident()
             end = None if timeout_s is None else time.monotonic() + timeout_s
-            # Nothing is lost by waiting first: whoever sent last has taken what had come by then.
+            # Nothing is lost by waiting first: whoever sent last has taken what had come by then. Only a caller that
+            # left with its own answer may have left others behind it, which no descriptor tells of any more.
+            if self._has_unread and not is_done():
+                self._receive_as_guest(is_done)
             while not is_done() and not self._closed:
                 left_s = ACTIVE_S if end is None else min(ACTIVE_S, end - time.monotonic())
                 if left_s <= 0:
@@ -250,7 +254,9 @@ class Endpoint:
                 while self._receive_one(peer, now):
                     received = True
                     if is_done():
+                        self._has_unread = True
                         return True
+            self._has_unread = False
         return received
 
     def fail(self, key: Hashable, error: GlintError) -> None:
