@@ -88,10 +88,12 @@ class Future(concurrent.futures.Future[T]):
             self._adopt()
         condition = self._own_condition
         if condition is None:
+            # Made before the lock is taken: making it may start the collector, and so a destructor that waits here.
+            made = threading.Condition()
             with _process.finishing:
                 condition = self._own_condition
                 if condition is None:
-                    condition = self._own_condition = threading.Condition()
+                    condition = self._own_condition = made
             if self.bringer is not None and self._state == RUNNING:
                 self.bringer.expect_others()
         return condition
@@ -110,7 +112,7 @@ class Future(concurrent.futures.Future[T]):
             super().set_result(result)
             return
         with _process.finishing:
-            if self._own_condition is None:
+            if self._own_condition is None and self._state == RUNNING:
                 self._result, self._state = result, FINISHED
                 return
         super().set_result(result)
