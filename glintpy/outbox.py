@@ -10,7 +10,7 @@ class Bundle(Protocol):
     """Requests that travel as one."""
 
     def issue(self) -> None:
-        """Send it; never waits."""
+        """Send it, once, however often this is called; never waits."""
         ...
 
 
@@ -42,9 +42,11 @@ class Outbox:
 
     def issue_locked(self) -> None:
         """Issue what is open; the caller has the lock."""
-        bundle, self.open = self.open, None
+        bundle = self.open
         if bundle is not None:
             bundle.issue()
+            # Not before: who looks without the lock goes on to send what must come behind this.
+            self.open = None
 
     def close(self) -> None:
         """Issue what is open, for the last time."""

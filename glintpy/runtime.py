@@ -117,10 +117,9 @@ class Runtime:
         """Whether anything is under way."""
         return self._endpoint.load.num_open > 0
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a small push need not wait for room at any server."""
-        return self._endpoint.load.num_bytes < self.settings.queued_bytes_max // 2
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether small pushes of so many bytes together need not wait for room at any server."""
+        return self._endpoint.load.num_bytes + num_bytes < self.settings.queued_bytes_max // 2
 
     def poke(self) -> None:
         """Have the outbox issued soon."""

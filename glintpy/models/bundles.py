@@ -74,19 +74,23 @@ class Bundle:
         self._kind: Kind = kind
         self._paired = paired
         self._members: list[_Member] = []
-        self._values: list[NDArray[Any]] = []
-        self._rows: list[NDArray[np.int64]] = []
-        self._cols: list[NDArray[np.int64]] = []
-        self._num_bytes = 0
+        self._is_issued = False
+        self.num_bytes = 0
+        """Of the keys and values of all of them."""
 
     def takes(self, target: Target, asked: Asked, kind: Kind) -> bool:
         """Whether a request is of the same kind to the same model, under the same settings."""
-        return self._target is target and self._kind == kind and self._paired == asked.paired
+        return (
+            self._target is target
+            and self._kind == kind
+            and self._paired == asked.paired
+            and not self._is_issued
+        )
 
     @property
     def is_full(self) -> bool:
         """Whether it should be issued now."""
-        return len(self._members) >= config.BUNDLE_REQUESTS or self._num_bytes >= config.BUNDLE_BYTES
+        return len(self._members) >= config.BUNDLE_REQUESTS or self.num_bytes >= config.BUNDLE_BYTES
 
     def join(self, asked: Asked, num_bytes: int, array: NDArray[Any] | None) -> Future[Any]:
         """Add a request.
@@ -99,25 +103,29 @@ class Bundle:
         future: Future[Any] = Future()
         future.bringer = self._runtime
         rows = _listed(asked.rows)
+        cols = _listed(asked.cols) if asked.paired and asked.cols is not None else None
         if self._kind == "push":
             assert array is not None
-            self._values.append(np.array(asked.to_wire(array)))
-            array = None
-        self._rows.append(rows)
-        if asked.paired:
-            assert asked.cols is not None
-            self._cols.append(_listed(asked.cols))
-        self._members.append((asked, len(rows), array, future))
-        self._num_bytes += num_bytes
+            array = np.array(asked.to_wire(array))
+        # In one step: Ctrl-C between two would leave rows without their values, and shift all that follow.
+        self._members.append((asked, rows, cols, array, future))
+        self.num_bytes += num_bytes
         return future
 
     def issue(self) -> None:
-        """Send it; whatever goes wrong here is the outcome of its members."""
-        info, pushes = self._target.info, self._runtime.pushes
+        """Send it, once; whatever goes wrong here is the outcome of its members."""
+        if self._is_issued or not self._members:
+            return
+        self._is_issued = True
         dispatch: Dispatch | None = None
         try:
-            rows = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
-            cols = np.concatenate(self._cols) if self._paired else None
+            info, pushes = self._target.info, self._runtime.pushes
+            rows = _joint([rows for _, rows, *_ in self._members])
+            cols = (
+                _joint([cols for _, _, cols, *_ in self._members if cols is not None])
+                if self._paired
+                else None
+            )
             shape = (len(rows),) if self._paired else (len(rows), *info.spec.row_shape)
             asked = Asked(rows, cols, self._paired, shape, shape)
             dispatch = Dispatch(self._runtime, self._target, asked, kind=self._kind, finished=self._finished)
@@ -125,12 +133,15 @@ class Bundle:
                 dispatch.pull()
             else:
                 pushes.add(info.model_id, info.spec.name, [future for *_, future in self._members])
-                values = self._values[0] if len(self._values) == 1 else np.concatenate(self._values)
-                dispatch.push(values, is_ours=True)
-        except BaseException as error:  # noqa: BLE001 - it is every member's outcome
+                values = _joint([values for *_, values, _ in self._members if values is not None])
+                # Whoever comes by issues it, also the thread that receives: room must not be waited for there.
+                dispatch.push(values, is_ours=True, waits_for_room=False)
+        except BaseException as error:
             if dispatch is not None:
                 dispatch.abandon()
             self._fail(error)
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C is its thread's too
 
     def _finished(self, dispatch: Dispatch) -> None:
         error = dispatch.error()
@@ -148,8 +159,8 @@ class Bundle:
     def _deal(self, values: NDArray[Any]) -> None:
         """Give each member its own copy: one that is kept must not keep all the others."""
         first = 0
-        for asked, num_rows, out, future in self._members:
-            stop = first + num_rows
+        for asked, rows, _, out, future in self._members:
+            stop = first + len(rows)
             future.set_result(_dealt(asked, values[first:stop], out))
             first = stop
 
@@ -157,10 +168,10 @@ class Bundle:
         """Tell each member what became of it: by the servers that it touches, and not by the others'."""
         first = 0
         info = self._target.info
-        for (asked, num_rows, out, future), rows in zip(self._members, self._rows, strict=True):
+        for asked, rows, _, out, future in self._members:
             servers = {share.server for share in self._target.layout.locate(rows)}
             error = dispatch.error(servers)
-            stop = first + num_rows
+            stop = first + len(rows)
             if error is not None:
                 error = copy.copy(error)  # raised in several threads, perhaps, and each adds its traceback
                 if self._kind == "push":
@@ -174,14 +185,18 @@ class Bundle:
             first = stop
 
     def _fail(self, error: BaseException) -> None:
+        info = self._target.info
         for *_, future in self._members:
             if not future.done():
+                # Ctrl-C was told to whom it came; a flush must not raise it again.
+                if self._kind == "push" and isinstance(error, Exception):
+                    self._runtime.pushes.failed(info.model_id, info.spec.name, future)
                 future.set_exception(error)
         self._runtime.pushes.done([future for *_, future in self._members])
 
 
-_Member = tuple[Asked, int, NDArray[Any] | None, Future[Any]]
-"""What was asked, how many rows or elements of the bundle's it has, a pull's ``out``, and its future."""
+_Member = tuple[Asked, NDArray[np.int64], NDArray[np.int64] | None, NDArray[Any] | None, Future[Any]]
+"""What was asked, its rows, its columns if they are paired, a push's values or a pull's ``out``, and its future."""
 
 
 def _joined(
@@ -190,7 +205,7 @@ def _joined(
     """Return the future of a request that joined a bundle, or None: it is to be issued by itself, now."""
     outbox = runtime.outbox
     num_bytes = _num_bytes(asked, target)
-    if num_bytes > config.SMALL_BYTES or (kind == "push" and not runtime.has_room):
+    if num_bytes > config.SMALL_BYTES or (kind == "push" and not runtime.has_room(num_bytes)):
         outbox.issue()
         return None
     with outbox.lock:
@@ -202,7 +217,8 @@ def _joined(
             bundle = outbox.open = Bundle(runtime, target, kind, paired=asked.paired)
             runtime.poke()
         future = bundle.join(asked, num_bytes, array)
-        if bundle.is_full or not runtime.is_busy:
+        has_room = kind == "pull" or runtime.has_room(bundle.num_bytes)
+        if bundle.is_full or not has_room or not runtime.is_busy:
             outbox.issue_locked()
         return future
 
@@ -215,6 +231,10 @@ def _num_bytes(asked: Asked, target: Target) -> int:
         return config.SMALL_BYTES + 1  # slices never travel as lists
     num_bytes = target.dtype.itemsize if asked.paired else target.row_bytes
     return asked.wire_shape[0] * (num_bytes + 8)
+
+
+def _joint(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _listed(keys: Keys) -> NDArray[np.int64]:

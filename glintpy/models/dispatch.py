@@ -108,6 +108,7 @@ class Dispatch:
         values: NDArray[Any],
         *,
         is_ours: bool = False,
+        waits_for_room: bool = True,
         assign: bool = False,
         wants_values: bool = False,
         into: NDArray[Any] | None = None,
@@ -117,6 +118,7 @@ class Dispatch:
         Args:
             values: of the asked wire shape.
             is_ours: nobody else has this array, so it need not be copied.
+            waits_for_room: wait here while too much is under way to a server; not for who receives.
             assign: store them as they are.
             wants_values: read the values after the push.
             into: where they go, of the wire shape; None: an array is made.
@@ -127,7 +129,8 @@ class Dispatch:
             self._land(into, shares)
         for server, request_id, number, part in self._parts(shares):
             own = part.of(values, is_ours=is_ours)
-            self._issue(server, self._push_call(request_id, number, part, own, assign=assign), part)
+            call = self._push_call(request_id, number, part, own, assign=assign)
+            self._issue(server, call, part, waits_for_room=waits_for_room)
 
     def error(self, servers: Collection[int] | None = None) -> GlintError | None:
         """Return what the request, or its share at some servers, fails with; None: it succeeded.
@@ -259,9 +262,9 @@ class Dispatch:
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
-    def _issue(self, server: int, call: Call, part: Part) -> None:
+    def _issue(self, server: int, call: Call, part: Part, *, waits_for_room: bool = False) -> None:
         call.settle = partial(self._settle, server, call, part)
-        self._runtime.submit(self._target.info.servers[server][0], call, waits_for_room=self._kind == "push")
+        self._runtime.submit(self._target.info.servers[server][0], call, waits_for_room=waits_for_room)
 
     def _settle(self, server: int, call: Call, part: Part, result: Result) -> None:
         failed = result if type(result) is Failed else None
