@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import config
+from glintpy.errors import GlintError
 from glintpy.futures import Future
 from glintpy.models.dispatch import Dispatch, Target
 from glintpy.models.indexing import Asked, Keys
@@ -173,7 +174,7 @@ class Bundle:
             error = dispatch.error(servers)
             stop = first + len(rows)
             if error is not None:
-                error = copy.copy(error)  # raised in several threads, perhaps, and each adds its traceback
+                error = _copied(error)  # raised in several threads, perhaps, and each adds its traceback
                 if self._kind == "push":
                     self._runtime.pushes.failed(info.model_id, info.spec.name, future)
                 future.set_exception(error)
@@ -231,6 +232,13 @@ def _num_bytes(asked: Asked, target: Target) -> int:
         return config.SMALL_BYTES + 1  # slices never travel as lists
     num_bytes = target.dtype.itemsize if asked.paired else target.row_bytes
     return asked.wire_shape[0] * (num_bytes + 8)
+
+
+def _copied(error: GlintError) -> GlintError:
+    copied = copy.copy(error)
+    if error.__cause__ is not None:
+        copied.__cause__ = error.__cause__  # which a copy leaves behind
+    return copied
 
 
 def _joint(arrays: list[NDArray[Any]]) -> NDArray[Any]:
