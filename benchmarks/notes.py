@@ -18,7 +18,7 @@ ABOUT = {
     "socket": "raw stream sockets, TCP_NODELAY, a thread a connection: as many bytes each way as selection and "
     "values have, received into memory that was used before, nothing looked at.",
     "zmq": "bare pyzmq, DEALER and ROUTER, blocking, headers of 48 and 24 bytes and frames as glintpy has them, parts "
-    "of 1 MiB, the same window, nothing looked at, nothing copied out of the frames.",
+    "of 2 MiB, the same window, nothing looked at, nothing copied out of the frames.",
     "memcpy": "np.copyto of the same values between two warm arrays.",
     "numpy": "the same selection in an array of the calling process: np.take, a[rows] += v (np.add.at where keys "
     "repeat), a[i:j].copy(), a[:, j].copy().",

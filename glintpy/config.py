@@ -23,7 +23,7 @@ DEFAULT_ADDRESS = f"tcp://127.0.0.1:{MASTER_PORT}"
 HEADER_BYTES_MAX = 4 * KIB
 """A header frame. 1 MB of nested empty maps decodes to 76 MB; 4 KiB of them to less than 300 KB."""
 
-PART_BYTES = 1 * MIB
+PART_BYTES = 2 * MIB
 """What one part carries. Blocks of more than 32 MB go back to the system and are faulted in anew at each
 use, which costs 2 to 3 times the transfer; and no other client waits longer than one part takes."""
 
@@ -32,6 +32,12 @@ FRAME_BYTES_MAX = 16 * MIB
 
 ARRAYS_MAX = 4
 """Raw frames behind one header."""
+
+MAPPED_BYTES_MIN = 4 * MIB
+"""Smaller blocks are allocated from memory that the process has, see ``transport.allocator``: all parts and most frames are."""
+
+KEPT_FREE_BYTES = 64 * MIB
+"""What a process may keep of freed memory at the end of a heap: the parts of a window or two."""
 
 MERGED_MESSAGES_MAX = 64
 """Messages in one ZeroMQ message: enough to hide the cost of a send, few enough to bound a decoder."""

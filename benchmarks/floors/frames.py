@@ -29,7 +29,7 @@ ANSWER_HEADER_BYTES = 24
 
 WANTED = struct.Struct("<Q")
 
-PART_BYTES = 1 << 20
+PART_BYTES = 2 << 20
 
 COPY_BYTES = 1 << 16
 """Below it copying a frame is cheaper than tracking when it was sent; pyzmq's own threshold."""

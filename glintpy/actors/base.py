@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -185,13 +185,15 @@ class RequestActor(pykka.ThreadingActor):
         except RemoteProtocolError as error:
             self._malformed(peer, frames, error)
             return
-        answers = []
+        for joined in wire.merge(self._answers_to(peer, messages)):
+            self.outlet.send(peer, joined)
+
+    def _answers_to(self, peer: bytes, messages: Iterable[Message]) -> Iterator[list[wire.Buffer]]:
+        # One by one: a large answer is on its way while the next is made.
         for message in messages:
             answer = self._answer_to(peer, message)
             if answer is not None:
-                answers.append(answer)
-        for joined in wire.merge(answers):
-            self.outlet.send(peer, joined)
+                yield answer
 
     def _answer_to(self, peer: bytes, message: Message) -> list[wire.Buffer] | None:
         try:

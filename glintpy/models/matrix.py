@@ -39,7 +39,7 @@ class BigMatrix(BigModel):
         """Read rows, columns or single elements; at most one request goes to each server.
 
         A pull sees every push that this client issued before it. What comes from one server in one part
-        (about 1 MiB) is one moment; across parts and servers others' pushes may come between.
+        (about 2 MiB) is one moment; across parts and servers others' pushes may come between.
 
         Args:
             rows: an int, a slice, (n,) integers in [0, num_rows) in any order with repeats, a (num_rows,)
@@ -71,7 +71,7 @@ class BigMatrix(BigModel):
     ) -> Future[None]:
         """Add values to rows, columns or single elements, exactly once; repeats all count.
 
-        A push that fits in one part a server (about 1 MiB; nearly all do) changes together there; a larger
+        A push that fits in one part a server (about 2 MiB; nearly all do) changes together there; a larger
         one part by part, and one over several servers server by server. Pushes of one client to one server
         are applied in the order issued.
 

@@ -164,7 +164,7 @@ class Session:
         """Return the frames of each ZeroMQ message to send now, small ones merged."""
         if not (self._queue or self._urgent or self._again):
             return []
-        encoded = [wire.encode(message) for message in self._urgent]
+        encoded = [(wire.encode(message), 0) for message in self._urgent]
         self._urgent.clear()
         if self.phase == "open":
             while self._again:
@@ -178,7 +178,11 @@ class Session:
                     continue
                 self._enter(call)
                 self._send(call, now, encoded)
-        return encoded if len(encoded) < 2 else wire.merge(encoded)
+        if len(encoded) < 2:
+            return [frames for frames, _ in encoded]
+        return list(
+            wire.merge((frames for frames, _ in encoded), weights=(weight for _, weight in encoded))
+        )
 
     @property
     def floor(self) -> int:
@@ -204,7 +208,7 @@ class Session:
         elif call.model_id is not None:
             call.after = self._last_used.get(call.model_id, 0)
 
-    def _send(self, call: Call, now: float, encoded: list[list[wire.Buffer]]) -> None:
+    def _send(self, call: Call, now: float, encoded: list[tuple[list[wire.Buffer], int]]) -> None:
         try:
             frames = wire.encode(call.build(Stamp(self.session, self.floor, call.after, call.sequence)))
         except LocalProtocolError as error:
@@ -219,7 +223,7 @@ class Session:
         self._stamp += 1
         call.sent_stamp, call.sent_at, self._sent_at = self._stamp, now, now
         self._open[call.key] = self._open.pop(call.key)  # the newest send stands last
-        encoded.append(frames)
+        encoded.append((frames, call.cost_bytes))
 
     def _greet(self, now: float, *, again: bool = False) -> None:
         request_id = self._new_request_id()

@@ -8,8 +8,9 @@ bytes did not bring along.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -113,27 +114,33 @@ def request_id_of(frames: Sequence[Buffer]) -> int | None:
     return found if type(found) is int and 0 <= found <= U63 else None
 
 
-def merge(encoded: Sequence[list[Buffer]]) -> list[list[Buffer]]:
+def merge(
+    encoded: Iterable[list[Buffer]], *, weights: Iterable[int] = itertools.repeat(0)
+) -> Iterator[list[Buffer]]:
     """Join neighbouring small messages, in order, so that fewer are sent.
 
     Args:
-        encoded: the frames of each message.
+        encoded: the frames of each message; the next is asked for when those before that are complete were taken.
+        weights: what each asks for in bytes, where that is more than it brings: large answers are asked for one by
+            one, so that the first is on its way while the next is made, and others have their turns between.
 
-    Returns:
+    Yields:
         The frames of each ZeroMQ message to send.
     """
-    joined: list[list[Buffer]] = []
+    joined: list[Buffer] = []
     count = size = 0
-    for frames in encoded:
-        length = sum(map(len, frames))
-        fits = count < config.MERGED_MESSAGES_MAX and size + length <= config.MERGED_BYTES_MAX
-        if joined and fits:
-            joined[-1].extend(frames)
-            count, size = count + 1, size + length
-        else:
-            joined.append(list(frames))
-            count, size = 1, length
-    return joined
+    for frames, weight in zip(encoded, weights, strict=False):
+        length = max(weight, sum(map(len, frames)))
+        if joined and (count == config.MERGED_MESSAGES_MAX or size + length > config.MERGED_BYTES_MAX):
+            yield joined
+            joined, count, size = [], 0, 0
+        if length > config.MERGED_BYTES_MAX:
+            yield frames
+            continue
+        joined += frames
+        count, size = count + 1, size + length
+    if joined:
+        yield joined
 
 
 def document(content: Any) -> Document:

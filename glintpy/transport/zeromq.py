@@ -19,6 +19,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from glintpy import config
 from glintpy.errors import ConfigError
+from glintpy.transport.allocator import keep_freed_memory
 from glintpy.transport.base import Buffer, Delivery
 
 LIBZMQ_VERSION: str = zmq.zmq_version()
@@ -60,6 +61,7 @@ def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
         if _context is None or _context_pid != os.getpid():
             if _context is not None:
                 _inherited.append(_context)
+            keep_freed_memory()
             _context, _context_pid = zmq.Context(), os.getpid()
             _context.set(zmq.MAX_SOCKETS, 16_000)
         return _context

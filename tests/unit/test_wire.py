@@ -108,7 +108,7 @@ def test_a_fitting_text_is_the_start_of_the_text_in_so_many_bytes(text: str, byt
 
 @given(st.lists(messages(), min_size=1, max_size=12))
 def test_merged_messages_come_back_in_order(several: list[Message]) -> None:
-    joined = wire.merge([wire.encode(message) for message in several])
+    joined = list(wire.merge([wire.encode(message) for message in several]))
     found = [message for frames in joined for message in wire.decode_all(frames)]
     assert len(found) == len(several)
     assert all(same(one, other) for one, other in zip(found, several, strict=True))
@@ -116,18 +116,18 @@ def test_merged_messages_come_back_in_order(several: list[Message]) -> None:
 
 def test_merging_stops_at_its_two_limits() -> None:
     small = wire.encode(Applied(1, 0, 0))
-    joined = wire.merge([small] * (config.MERGED_MESSAGES_MAX + 1))
+    joined = list(wire.merge([small] * (config.MERGED_MESSAGES_MAX + 1)))
     assert [len(wire.decode_all(frames)) for frames in joined] == [config.MERGED_MESSAGES_MAX, 1]
     third = wire.encode(Values(1, 0, 0, np.zeros(config.MERGED_BYTES_MAX // 3, np.uint8)))
     assert [len(wire.decode_all(frames)) for frames in wire.merge([third] * 5)] == [2, 2, 1]
     large = wire.encode(Values(1, 0, 0, np.zeros(config.MERGED_BYTES_MAX, np.uint8)))
     assert [len(wire.decode_all(frames)) for frames in wire.merge([small, large, small])] == [1, 1, 1]
-    assert wire.merge([]) == []
+    assert list(wire.merge([])) == []
 
 
 def test_merging_leaves_its_input_alone() -> None:
     small = wire.encode(Applied(1, 0, 0))
-    wire.merge([small, small])
+    list(wire.merge([small, small]))
     assert len(small) == 1
 
 
