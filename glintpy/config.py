@@ -34,7 +34,7 @@ ARRAYS_MAX = 4
 """Raw frames behind one header."""
 
 MAPPED_BYTES_MIN = 4 * MIB
-"""Smaller blocks are allocated from memory that the process has, see ``transport.allocator``: all parts and most frames are."""
+"""Smaller blocks, as all parts are, come from memory that the process has; see ``transport.allocator``."""
 
 KEPT_FREE_BYTES = 64 * MIB
 """What a process may keep of freed memory at the end of a heap: the parts of a window or two."""

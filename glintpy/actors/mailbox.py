@@ -20,7 +20,7 @@ from glintpy.transport import Listener, Waiter, Wakeup
 logger = logging.getLogger("glintpy.actors")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """Frames from a peer."""
 
@@ -38,7 +38,7 @@ class Idle:
     """Nothing has arrived and the actor said that it has work of its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Letter:
     """What pykka calls an envelope; its own is private."""
 

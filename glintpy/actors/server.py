@@ -7,7 +7,6 @@ receipts (who may push what, once), shards (what a push does), and the shelf (wh
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -145,23 +144,13 @@ class ServerActor(RequestActor):
         selection = Selection(message.rows, message.cols, message.paired)
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
-            self._check_answer(selection, shard.spec)
+            shard.check_pull(selection, config.FRAME_BYTES_MAX)
         shard.push(selection, message.values, assign=message.assign)
 
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
-        self._check_answer(selection, shard.spec)
-        return shard.pull(selection)
-
-    @staticmethod
-    def _check_answer(selection: Selection, spec: ModelSpec) -> None:
-        num_bytes = math.prod(selection.shape(spec.num_cols)) * spec.numpy_dtype.itemsize
-        if num_bytes > config.FRAME_BYTES_MAX:
-            raise RemoteProtocolError(
-                f"a part asks for {num_bytes} bytes, more than {config.FRAME_BYTES_MAX}; ask in parts of "
-                f"{config.PART_BYTES}"
-            )
+        return shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
 
     # --- cuts -----------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class Failed:
 Result = Message | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stamp:
     """What a session adds to a message at the moment it is sent."""
 

@@ -19,7 +19,7 @@ from glintpy.protocol.selection import Selection, is_slices
 Positions = NDArray[np.int64] | slice
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Part:
     """A piece of what a request touches on one server.
 

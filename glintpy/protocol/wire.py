@@ -320,10 +320,8 @@ def _decode_array(rule: Frame, descriptor: Any, frame: Buffer) -> Array:
     expected = size // code * dtype.itemsize
     if len(frame) != expected:
         raise RemoteProtocolError(f"has {len(frame)} bytes where its shape needs {expected}")
-    array = np.frombuffer(frame, dtype=dtype)
-    if len(shape) == 2:
-        array = array.reshape(shape)
-    array.flags.writeable = False
+    array: Array = np.ndarray(shape, dtype, frame)
+    array.setflags(write=False)
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise RemoteProtocolError("has bytes that are neither True nor False")
     return array

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glintpy.errors import DTypeError, ModelError, ShapeError
+from glintpy import config
+from glintpy.errors import DTypeError, ModelError, RemoteProtocolError, ShapeError
 from glintpy.storage import kernels
 from glintpy.storage.cut import Cut
 from glintpy.updaters import Add, named
@@ -67,11 +68,36 @@ class Shard:
         """Bytes of this server's values."""
         return int(self.values.nbytes)
 
-    def pull(self, selection: Selection, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def check_pull(self, selection: Selection, bytes_max: int | None) -> tuple[int, ...]:
+        """Return the shape of what a selection would read.
+
+        Args:
+            selection: server rows.
+            bytes_max: what an answer can carry; None: anything.
+
+        Raises:
+            KeyRangeError, ShapeError: a selection that doesn't fit.
+            RemoteProtocolError: it reads more.
+        """
+        shape = selection.check(self._num_rows, self._num_cols)
+        if bytes_max is not None:
+            num_bytes = self._dtype.itemsize
+            for length in shape:
+                num_bytes *= length
+            if num_bytes > bytes_max:
+                raise RemoteProtocolError(
+                    f"a part asks for {num_bytes} bytes, more than {bytes_max}; ask in parts of {config.PART_BYTES}"
+                )
+        return shape
+
+    def pull(
+        self, selection: Selection, *, out: NDArray[Any] | None = None, bytes_max: int | None = None
+    ) -> NDArray[Any]:
         """Copy what is selected.
 
         Args:
             selection: server rows.
+            bytes_max: refuse to read more; see ``check_pull``.
             out: C-contiguous, of the selection's shape and the model's dtype, to be overwritten, so that its
                 memory is used again; None: a new array is made.
 
@@ -80,9 +106,10 @@ class Shard:
 
         Raises:
             KeyRangeError, ShapeError: a selection that doesn't fit, or an ``out`` that doesn't fit it.
+            RemoteProtocolError: a selection of more than ``bytes_max``.
             DTypeError: an ``out`` of another dtype.
         """
-        shape = selection.check(self._num_rows, self._num_cols)
+        shape = self.check_pull(selection, bytes_max)
         if out is not None:
             self._check_fits(out, shape)
             if not out.flags.c_contiguous or not out.flags.writeable:
