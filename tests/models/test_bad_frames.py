@@ -149,7 +149,7 @@ def test_an_answer_beyond_the_frame_limit_is_refused(target: Target) -> None:
     wrong = replace(target.pull(), rows=rows)
     target.peer.refused(wrong, RemoteProtocolError, str(config.FRAME_BYTES_MAX))
     far = replace(target.pull(), rows=slices_of((0, 2**62, 1)))
-    target.peer.refused(far, RemoteProtocolError, str(config.FRAME_BYTES_MAX))
+    target.peer.refused(far, KeyRangeError, str(2**62))
     target.check()
 
 
