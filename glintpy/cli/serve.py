@@ -113,8 +113,10 @@ def _server(
     _check_windows(settings)
 
     def start(signals: foreground.Signals) -> Node:
+        from glintpy.actors import preparing  # noqa: PLC0415 - loads numpy
         from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
 
+        preparing.own_process()
         logger.debug("joining the master at %s", master)
         return start_server(
             master,

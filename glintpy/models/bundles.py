@@ -49,7 +49,7 @@ def push(runtime: Runtime, target: Target, asked: Asked, values: NDArray[Any]) -
 
     Args:
         runtime: this process's.
-        target: the model, whose updater takes several pushes as one.
+        target: the model.
         asked: not empty.
         values: ``asked.shape``.
     """
@@ -75,6 +75,7 @@ class Bundle:
         self._kind: Kind = kind
         self._paired = paired
         self._members: list[_Member] = []
+        self._values: NDArray[Any] | None = None
         self._is_issued = False
         self.num_bytes = 0
         """Of the keys and values of all of them."""
@@ -103,15 +104,26 @@ class Bundle:
         """
         future: Future[Any] = Future()
         future.bringer = self._runtime
-        rows = _listed(asked.rows)
-        cols = _listed(asked.cols) if asked.paired and asked.cols is not None else None
+        rows = asked.rows if type(asked.rows) is np.ndarray else _listed(asked.rows)
+        cols = _listed(asked.cols) if asked.cols is not None else None
+        first = self._members[-1][-1] if self._members else 0
+        stop = first + len(rows)
         if self._kind == "push":
-            assert array is not None
-            array = np.array(asked.to_wire(array))
+            if self._values is None:
+                self._values = self._new_buffer()
+            self._values[first:stop] = asked.to_wire(array) if array is not None else 0
+            array = None
         # In one step: Ctrl-C between two would leave rows without their values, and shift all that follow.
-        self._members.append((asked, rows, cols, array, future))
+        self._members.append((asked, rows, cols, array, future, stop))
         self.num_bytes += num_bytes
         return future
+
+    def _new_buffer(self) -> NDArray[Any]:
+        """Return room for the values of all pushes that may join: one array, so that each is copied once."""
+        target = self._target
+        value_bytes = target.dtype.itemsize if self._paired else target.row_bytes
+        rows_max = (config.BUNDLE_BYTES + config.SMALL_BYTES) // (value_bytes + 8) + 1
+        return np.empty((rows_max, *(() if self._paired else target.info.spec.row_shape)), target.dtype)
 
     def issue(self) -> None:
         """Send it, once; whatever goes wrong here is the outcome of its members."""
@@ -121,22 +133,18 @@ class Bundle:
         dispatch: Dispatch | None = None
         try:
             info, pushes = self._target.info, self._runtime.pushes
-            rows = _joint([rows for _, rows, *_ in self._members])
-            cols = (
-                _joint([cols for _, _, cols, *_ in self._members if cols is not None])
-                if self._paired
-                else None
-            )
+            rows = _joint([member[1] for member in self._members])
+            cols = _joint([member[2] for member in self._members if member[2] is not None])
             shape = (len(rows),) if self._paired else (len(rows), *info.spec.row_shape)
-            asked = Asked(rows, cols, self._paired, shape, shape)
+            asked = Asked(rows, cols if self._paired else None, self._paired, shape, shape)
             dispatch = Dispatch(self._runtime, self._target, asked, kind=self._kind, finished=self._finished)
             if self._kind == "pull":
                 dispatch.pull()
             else:
-                pushes.add(info.model_id, info.spec.name, [future for *_, future in self._members])
-                values = _joint([values for *_, values, _ in self._members if values is not None])
+                assert self._values is not None
+                pushes.add(info.model_id, info.spec.name, self._futures())
                 # Whoever comes by issues it, also the thread that receives: room must not be waited for there.
-                dispatch.push(values, is_ours=True, waits_for_room=False)
+                dispatch.push(self._values[: len(rows)], is_ours=True, waits_for_room=False)
         except BaseException as error:
             if dispatch is not None:
                 dispatch.abandon()
@@ -152,16 +160,18 @@ class Bundle:
             assert dispatch.values is not None
             self._deal(dispatch.values)
         else:
-            for *_, future in self._members:
+            for future in self._futures():
                 future.set_result(None)
         if self._kind == "push":
-            self._runtime.pushes.done([future for *_, future in self._members])
+            self._runtime.pushes.done(self._futures())
+
+    def _futures(self) -> list[Future[Any]]:
+        return [member[4] for member in self._members]
 
     def _deal(self, values: NDArray[Any]) -> None:
         """Give each member its own copy: one that is kept must not keep all the others."""
         first = 0
-        for asked, rows, _, out, future in self._members:
-            stop = first + len(rows)
+        for asked, _, _, out, future, stop in self._members:
             future.set_result(_dealt(asked, values[first:stop], out))
             first = stop
 
@@ -169,10 +179,9 @@ class Bundle:
         """Tell each member what became of it: by the servers that it touches, and not by the others'."""
         first = 0
         info = self._target.info
-        for asked, rows, _, out, future in self._members:
+        for asked, rows, _, out, future, stop in self._members:
             servers = {share.server for share in self._target.layout.locate(rows)}
             error = dispatch.error(servers)
-            stop = first + len(rows)
             if error is not None:
                 error = _copied(error)  # raised in several threads, perhaps, and each adds its traceback
                 if self._kind == "push":
@@ -187,17 +196,17 @@ class Bundle:
 
     def _fail(self, error: BaseException) -> None:
         info = self._target.info
-        for *_, future in self._members:
+        for future in self._futures():
             if not future.done():
                 # Ctrl-C was told to whom it came; a flush must not raise it again.
                 if self._kind == "push" and isinstance(error, Exception):
                     self._runtime.pushes.failed(info.model_id, info.spec.name, future)
                 future.set_exception(error)
-        self._runtime.pushes.done([future for *_, future in self._members])
+        self._runtime.pushes.done(self._futures())
 
 
-_Member = tuple[Asked, NDArray[np.int64], NDArray[np.int64] | None, NDArray[Any] | None, Future[Any]]
-"""What was asked, its rows, its columns if they are paired, a push's values or a pull's ``out``, and its future."""
+_Member = tuple[Asked, NDArray[np.int64], NDArray[np.int64] | None, NDArray[Any] | None, Future[Any], int]
+"""What was asked, its rows, its columns if they are paired, a pull's ``out``, its future, and where its values stop."""
 
 
 def _joined(
@@ -206,7 +215,9 @@ def _joined(
     """Return the future of a request that joined a bundle, or None: it is to be issued by itself, now."""
     outbox = runtime.outbox
     num_bytes = _num_bytes(asked, target)
-    if num_bytes > config.SMALL_BYTES or (kind == "push" and not runtime.has_room(num_bytes)):
+    if num_bytes > config.SMALL_BYTES or (
+        kind == "push" and not (target.joins_pushes and runtime.has_room(num_bytes))
+    ):
         outbox.issue()
         return None
     with outbox.lock:
@@ -241,8 +252,8 @@ def _copied(error: GlintError) -> GlintError:
     return copied
 
 
-def _joint(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _joint(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0, np.int64)
 
 
 def _listed(keys: Keys) -> NDArray[np.int64]:
@@ -251,6 +262,7 @@ def _listed(keys: Keys) -> NDArray[np.int64]:
 
 def _dealt(asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
     if out is None:
-        return asked.finish(values.copy())
+        own = values.copy()
+        return own if asked.shape == asked.wire_shape else asked.finish(own)
     asked.to_wire(out)[...] = values
     return out

@@ -25,6 +25,7 @@ from glintpy.protocol.parts import Part, cut
 from glintpy.protocol.selection import slices_of
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
+from glintpy.updaters import named
 
 
 class Target:
@@ -38,6 +39,7 @@ class Target:
         dtype: of its values.
         num_cols: None for a vector.
         row_bytes: of one row's values.
+        joins_pushes: whether its updater takes several pushes as one.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Target:
         self.dtype = info.spec.numpy_dtype
         self.num_cols = info.spec.num_cols
         self.row_bytes = info.spec.row_bytes
+        self.joins_pushes = named(info.spec.updater).joins
 
 
 class Dispatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 from glintpy import config
 
@@ -18,9 +19,18 @@ def keep_freed_memory() -> None:
     part of a large pull or push, in libzmq and in numpy, is faulted in page by page: that takes as long as sending it.
     Elsewhere than on glibc this does nothing.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _glibc("mallopt")
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, config.MAPPED_BYTES_MIN)
         mallopt(_TRIM_THRESHOLD, config.KEPT_FREE_BYTES)
+
+
+def give_back_memory() -> None:
+    """Give what is free now back to the system, once."""
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,7 +1,8 @@
 """How a pushed value meets the stored one, a file each; knows no storage and no message.
 
 An updater is a name and the rule by which repeated keys are summed up before they are sent. The loop that
-changes stored values is the server's, in ``storage/kernels.py``, found there by the updater's name.
+changes stored values is the server's: a plain function in ``storage/loops.py``, found and compiled by
+``storage/kernels.py`` under the updater's name.
 """
 
 from __future__ import annotations

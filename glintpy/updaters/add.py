@@ -16,6 +16,7 @@ class Add(Updater):
     """Sums: integers wrap and booleans are or-ed, as numpy's own addition does."""
 
     name: ClassVar[str] = "add"
+    joins: ClassVar[bool] = True
 
     def combine(self, keys: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Sum the updates of each key.

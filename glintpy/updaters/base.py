@@ -15,6 +15,10 @@ class Updater(ABC):
     name: ClassVar[str]
     """By which it travels: names and numbers cross the wire, never code."""
 
+    joins: ClassVar[bool] = False
+    """Whether pushes that are applied as one, in their order, leave bit for bit what they leave one after the other;
+    only then may small ones travel together."""
+
     @abstractmethod
     def combine(self, keys: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Make one update of all updates to the same key.
