@@ -132,12 +132,10 @@ def parse_pull(
         ShapeError: a mask, pairs or an array of the wrong shape, with both lengths.
         DTypeError: keys that aren't integers.
     """
+    if cols is None and (few := _few_inside(rows, num_rows)) is not None:
+        shape = (len(few),) if num_cols is None else (len(few), num_cols)
+        return Asked(few, None, False, shape, shape)
     target = _Target(num_rows, what or ("keys" if num_cols is None else "rows"))
-    if cols is None and type(rows) is np.ndarray and rows.ndim == 1 and rows.dtype.kind in "iu":
-        # What nearly every request names, by the shortest way.
-        keys = _inside(rows, target)
-        shape = (len(keys),) if num_cols is None else (len(keys), num_cols)
-        return Asked(keys, None, False, shape, shape)
     asked_rows = _Axis(range(num_rows)) if rows is None else _axis(rows, target)
     if num_cols is None:
         if cols is not None:
@@ -309,6 +307,19 @@ def _single_axis(key: int, target: _Target) -> _Axis:
     return _Axis(range(key, key + 1), single=True)
 
 
+_FEW = 16
+"""Of so few numbers Python's own least and largest cost less than numpy's."""
+
+
+def _few_inside(keys: Any, size: int) -> NDArray[np.int64] | None:
+    """Return a copy of keys that are what small requests name, by the shortest way; None: another way must tell."""
+    if type(keys) is not np.ndarray or keys.ndim != 1 or keys.dtype != np.int64 or not 0 < keys.size <= _FEW:
+        return None
+    own: NDArray[np.int64] = keys.copy()
+    few = own.tolist()
+    return own if min(few) >= 0 and max(few) < size else None
+
+
 def _inside(array: NDArray[Any], target: _Target) -> NDArray[np.int64]:
     """Return (n,) integers of any width as a checked copy."""
     # Copied first and checked then: another thread may write into the caller's array meanwhile. uint64 is
@@ -324,17 +335,11 @@ def _inside(array: NDArray[Any], target: _Target) -> NDArray[np.int64]:
             position = int(((keys < -target.size) | (keys >= target.size)).argmax())
             _refuse_key(int(keys[position]), position, target)
         return _wrapped(keys, target)
-    # A loop over few numbers costs less than the call of one over many.
-    if own.size <= _FEW and min(few := own.tolist()) >= 0 and max(few) < target.size:
-        return keys
     # Seen as unsigned a negative number is huge: one pass finds both ends.
     if int(own.view(np.uint64).max()) >= target.size:
         position = int((own.view(np.uint64) >= np.uint64(target.size)).argmax())
         _refuse_key(int(own[position]), position, target)
     return keys
-
-
-_FEW = 16
 
 
 def _wrapped(keys: NDArray[np.int64], target: _Target) -> NDArray[np.int64]:
