@@ -79,6 +79,7 @@ class Session:
         self._sent_at = 0.0
         self._wait_s = settings.probe_first_s
         self._gap: tuple[int, float] = (0, 0.0)
+        self._gap_stamp = 0
         self._next_deadline = float("inf")
         self.num_probes = 0
         self.num_payload_resends = 0
@@ -345,12 +346,14 @@ class Session:
         # it again; the gaps that the others bring along, still under way, must not send it once more.
         expected, until = self._gap
         if gap.expected != expected or now >= until:
-            self._gap = (gap.expected, now + self._wait_s)
+            self._gap, self._gap_stamp = (gap.expected, now + self._wait_s), self._stamp
             for sequence, push in self._pushes.items():
                 if sequence >= gap.expected:
                     self._schedule(push)
         call = self._open.get((gap.request_id, gap.part))
-        if call is not None and not call.numbered:
+        # One that was sent behind them already waits for a probe: were the pushes lost again, it would go to and
+        # fro without pause, and twice as often with each message that the network repeats.
+        if call is not None and not call.numbered and call.sent_stamp <= self._gap_stamp:
             self._schedule(call)
 
     def _reported(self, report: Report) -> None:
