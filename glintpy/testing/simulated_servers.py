@@ -18,6 +18,7 @@ from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
 from glintpy.actors.shelf import Shelf
+from glintpy.models.bundles import Bundle
 from glintpy.protocol import wire
 from glintpy.protocol.messages import Done, Message
 from glintpy.protocol.session import Session
@@ -40,11 +41,13 @@ class Build:
     Attributes:
         session: the client's half.
         receipts: the server's half.
+        bundle: small requests that travel together.
         at_restart: done to the journal of a server that comes back.
     """
 
     session: type[Session] = Session
     receipts: type[Receipts] = Receipts
+    bundle: type[Bundle] = Bundle
     at_restart: Callable[[Journal], None] = _keep
 
 

@@ -24,6 +24,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WORK_S = 1.5
 """All work is issued in this time; accidents end a second later."""
 
+BUNDLED = 0.15
+"""Share of pushes and pulls that are several small ones, travelling together."""
+
+MEMBERS_MAX = 3
+"""Of a bundle: each adds two to a cell at most, and so they are counted by four bits as one push's repeats are."""
+
 REPEATS_MAX = 3
 """A push names a cell so often at most: four bits hold that twice, weighed by two."""
 
@@ -135,6 +141,7 @@ class Op:
         model: to which model, as its index.
         place: the push's field in that model.
         timeout_s: when it is given up; None: never.
+        num_members: of how many small requests a bundle is made; 0: it is one request, of any size.
     """
 
     at_s: float
@@ -143,6 +150,7 @@ class Op:
     model: int = 0
     place: int = -1
     timeout_s: float | None = None
+    num_members: int = 0
 
 
 def draw_ops(source: random.Random, plan: Plan, num_models: int) -> list[Op]:
@@ -166,7 +174,26 @@ def _op(source: random.Random, plan: Plan, what: Any, model: int, place: int) ->
     if source.random() < 0.6:
         at_s = round(at_s * 3) / 3  # bursts: what is issued in one moment travels together
     timeout_s = source.uniform(0.01, 0.5) if source.random() < 0.1 else None
-    return Op(at_s, source.randrange(plan.num_clients), what, model, place, timeout_s)
+    num_members = 0
+    if what in {"push", "pull"} and source.random() < BUNDLED:
+        num_members = source.randint(1, MEMBERS_MAX)
+    return Op(at_s, source.randrange(plan.num_clients), what, model, place, timeout_s, num_members)
+
+
+def draw_members(source: random.Random, info: ModelInfo, num_members: int) -> list[Asked]:
+    """Draw the requests of a bundle: all of them rows or keys, one or a few, or all of them elements."""
+    num_rows, num_cols = info.spec.num_rows, info.spec.num_cols
+    is_paired = num_cols is not None and source.random() < 0.3
+    members = []
+    for _ in range(num_members):
+        count = source.randint(1, min(4, num_rows))
+        # No repeats in one of them: together they must fit into the field, and once more.
+        rows: Any = source.sample(range(num_rows), count)
+        if not is_paired and source.random() < 0.3:
+            rows = rows[0]
+        cols = [source.randrange(num_cols) for _ in range(count)] if is_paired and num_cols else None
+        members.append(parse_pull(rows, cols, num_rows=num_rows, num_cols=num_cols))
+    return members
 
 
 def draw_selection(source: random.Random, info: ModelInfo) -> Asked:

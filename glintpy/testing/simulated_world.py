@@ -11,34 +11,36 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy.errors import PushOutcomeUnknown, RequestError
-from glintpy.futures import Future
-from glintpy.models.indexing import Asked
-from glintpy.models.requests import Requester, Target
+from glintpy.models.requests import Target
 from glintpy.partitioning import Layout, named
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call, Result, Stamp
 from glintpy.protocol.messages import CreateShard, Push
-from glintpy.runtime import Runtime
 from glintpy.testing.simulated_clients import SimulatedEnd, SimulatedRuntime
-from glintpy.testing.simulated_history import FIELD_BITS, History, Seen, Violation, judge
+from glintpy.testing.simulated_history import FIELD_BITS, History, Violation, judge
 from glintpy.testing.simulated_network import Network, Scheduler
+from glintpy.testing.simulated_requests import (
+    Issued,
+    bundles_of,
+    issue_alone,
+    issue_together,
+    judge_requests,
+    note_parts,
+)
 from glintpy.testing.simulated_servers import Build, SimulatedServer
 from glintpy.testing.simulated_work import (
     WORK_S,
     Kind,
     Op,
     Plan,
-    counts_of,
+    draw_members,
     draw_models,
     draw_ops,
     draw_selection,
-    draw_weights,
     read_of,
 )
 
@@ -62,6 +64,8 @@ class Report:
         num_refused: parts that were refused, or never left their client.
         num_unknown: parts that were given up after they had left.
         num_pulls: parts of pulls.
+        num_bundles: requests that were several small ones.
+        num_mixed: those of them whose members had different outcomes.
         num_messages: ZeroMQ messages sent.
         num_lost: messages that the network lost.
         num_probes: asked by clients.
@@ -79,6 +83,8 @@ class Report:
     num_refused: int
     num_unknown: int
     num_pulls: int
+    num_bundles: int
+    num_mixed: int
     num_messages: int
     num_lost: int
     num_probes: int
@@ -86,17 +92,6 @@ class Report:
     num_repeats: int
     num_gaps: int
     virtual_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Issued:
-    """A request of an op."""
-
-    op: Op
-    asked: Asked
-    weights: NDArray[np.int64]
-    future: Future[Any]
-    parts: list[Seen]
 
 
 class World:
@@ -138,7 +133,7 @@ class World:
         ]
         self._create_models()
         self.clients = [self._client(number) for number in range(plan.num_clients)]
-        self.issued: list[_Issued] = []
+        self.issued: list[Issued] = []
         self._num_repeats = self._num_gaps = 0
 
     # --- running ----------------------------------------------------------------------------------------------
@@ -214,27 +209,18 @@ class World:
         if op.what == "bad rows":
             self._push_bad_rows(client, op)
             return
-        asked = draw_selection(self._source, info)
-        weights = draw_weights(self._source, asked)
-        history = self.history
+        history, layout = self.history, self._layouts[op.model]
         first, history.place, history.is_bad = len(history.parts), op.place, op.what == "stale"
-        target = Target(
-            replace(info, routing=7) if op.what == "stale" else info,
-            self._layouts[op.model],
-            op.timeout_s,
-        )
-        requester = Requester(
-            cast("Runtime", client), target, asked, kind="pull" if op.what == "pull" else "push"
-        )
-        into = np.full(asked.wire_shape, -1, dtype=np.int64)
-        if op.what == "pull":
-            future = requester.pull(into, _as_it_is)
+        target = Target(replace(info, routing=7) if op.what == "stale" else info, layout, op.timeout_s)
+        if op.num_members:
+            members = draw_members(self._source, info, op.num_members)
+            issued = issue_together(self._build.bundle, client, target, op, members, source=self._source)
         else:
-            values = weights << (FIELD_BITS * op.place)
-            reads = op.what == "push_pull"
-            future = requester.push(values, into=into if reads else None, finish=_as_it_is if reads else None)
-            values[...] = -1  # the caller's array is the caller's again
-        self.issued.append(_Issued(op, asked, weights, future, history.parts[first:]))
+            issued = [
+                issue_alone(client, target, op, draw_selection(self._source, info), source=self._source)
+            ]
+        note_parts(issued, history.parts[first:], layout)
+        self.issued += issued
         history.place, history.is_bad = -1, False
 
     def _push_bad_rows(self, client: SimulatedRuntime, op: Op) -> None:
@@ -270,7 +256,12 @@ class World:
         """Make a last client that reads everything."""
         self.clients.append(self._client(len(self.clients)))
         number = len(self.clients) - 1
-        return [Op(0.0, number, "pull", model) for model in range(len(self._models)) for _ in range(2)]
+        models = range(len(self._models))
+        return [
+            Op(0.0, number, "pull", model, num_members=num_members)
+            for model in models
+            for num_members in (0, 3)
+        ]
 
     # --- judging ------------------------------------------------------------------------------------------------
 
@@ -283,13 +274,13 @@ class World:
         }
         yield from judge(self.history, shards, may_expel=self.plan.kind == "expiry")
         wholes = [self._whole(model) for model in range(len(self._models))]
+        yield from judge_requests(self.issued, wholes, self._layouts)
+        last = len(self.clients) - 1
         for issued in self.issued:
-            yield from self._judge_future(issued)
-            yield from self._judge_place(issued, wholes[issued.op.model])
-        for issued in self.issued[-2 * len(self._models) :]:
-            if issued.future.done() and not np.array_equal(
-                issued.future.result(), read_of(wholes[issued.op.model], issued.asked)
-            ):
+            if issued.op.client != last or not issued.future.done() or issued.future.exception() is not None:
+                continue
+            read = read_of(wholes[issued.op.model], issued.asked).reshape(np.shape(issued.future.result()))
+            if not np.array_equal(issued.future.result(), read):
                 yield f"a last pull from {self._models[issued.op.model].spec.name} differs from what lies there"
         resends = sum(end.session.num_payload_resends for end in self._ends())
         if self.plan.kind in {"clean", "pauses"} and resends:
@@ -305,35 +296,6 @@ class World:
             whole[key] = shard.values[int(share.rows[0])]
         return whole
 
-    def _judge_future(self, issued: _Issued) -> Iterator[str]:
-        name = f"{issued.op.what} {issued.op.place} of client {issued.op.client}"
-        if not issued.future.done():
-            yield f"{name} never had an outcome"
-            return
-        error = issued.future.exception()
-        fates = [part.fate for part in issued.parts]
-        if (error is None) != all(fate == "applied" for fate in fates):
-            yield f"{name} has the parts {fates} and raises {error!r}"
-        if issued.op.what == "pull" or error is None or not isinstance(error, RequestError):
-            return
-        is_unknown, is_in = "unknown" in fates, "applied" in fates
-        expected = "unknown" if is_unknown else "partial" if is_in else "none"
-        if error.outcome != expected or isinstance(error, PushOutcomeUnknown) != (is_unknown or is_in):
-            yield f"{name} has the parts {fates} and says {error.outcome!r} by {type(error).__name__}"
-        told = {fate: sum(counts[fate] for counts in error.parts.values()) for fate in set(fates)}
-        if told != {fate: fates.count(fate) for fate in set(fates)}:
-            yield f"{name} has the parts {fates} and tells of {told}"
-
-    def _judge_place(self, issued: _Issued, whole: NDArray[np.int64]) -> Iterator[str]:
-        """What is in must lie where numpy would have put it."""
-        fates = {part.fate for part in issued.parts}
-        if issued.op.place < 0 or len(fates) != 1 or not fates <= {"applied", "refused"}:
-            return
-        found = (whole >> (FIELD_BITS * issued.op.place)) & (2**FIELD_BITS - 1)
-        due = counts_of(issued.asked, issued.weights, whole.shape) if fates == {"applied"} else 0
-        if not np.array_equal(found, np.broadcast_to(due, whole.shape)):
-            yield f"{issued.op.what} {issued.op.place} ({fates.pop()}) is not what numpy makes of it"
-
     def report(self) -> Report:
         """Say what happened in numbers."""
         for server in self.servers:
@@ -341,6 +303,7 @@ class World:
         pushes = [part for part in self.history.parts if part.weights is not None]
         fates = [part.fate for part in pushes]
         sessions = [end.session for end in self._ends()]
+        bundles = bundles_of(self.issued)
         return Report(
             seed=self.plan.seed,
             kind=self.plan.kind,
@@ -350,6 +313,10 @@ class World:
             num_refused=fates.count("refused"),
             num_unknown=fates.count("unknown"),
             num_pulls=len(self.history.parts) - len(pushes),
+            num_bundles=len(bundles),
+            num_mixed=sum(
+                len({request.future.exception() is None for request in all_}) > 1 for all_ in bundles
+            ),
             num_messages=self._network.num_messages,
             num_lost=self._network.num_lost,
             num_probes=sum(session.num_probes for session in sessions),
@@ -393,10 +360,6 @@ class World:
 
     def _ends(self) -> list[SimulatedEnd]:
         return [end for client in self.clients for end in client.ends.values()]
-
-
-def _as_it_is(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    return values
 
 
 def _ignore(result: Result) -> None:

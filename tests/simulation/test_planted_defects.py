@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from glintpy.actors.receipts import Apply, Read, Receipts
 from glintpy.errors import GlintError
+from glintpy.models.bundles import Bundle
+from glintpy.models.dispatch import Dispatch
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call
 from glintpy.protocol.failures import APPLIED
@@ -121,6 +124,36 @@ class SendsAllAgain(Session):
             self._schedule(call)
 
 
+class TellsAllTheSame(Bundle):
+    def _finish_each(self, dispatch: Dispatch) -> None:
+        error = dispatch.error()
+        assert error is not None
+        for future in self._futures():
+            future.set_exception(error)
+
+
+class TellsOnlyOfTheFirstServer(Bundle):
+    def _finish_each(self, dispatch: Dispatch) -> None:
+        error = dispatch.error({0})
+        for future in self._futures():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+
+class DealsTheNextOnesRows(Bundle):
+    def _deal(self, values: NDArray[Any]) -> None:
+        super()._deal(np.roll(values, 1, axis=0))
+
+
+class ListsRowsInAnotherOrder(Bundle):
+    def issue(self) -> None:
+        if self._kind == "push":
+            self._members.reverse()  # and not their values
+        super().issue()
+
+
 def forget_the_last(journal: Journal) -> None:
     """Make receipts what they were three pushes ago, as a table that is saved now and then."""
     for session in journal.sessions():
@@ -139,6 +172,13 @@ DEFECTS: dict[str, tuple[Build, tuple[Kind, ...]]] = {
     "the last five receipts": (Build(receipts=RemembersFive), ("hostile", "restarts")),
     "pull that doesn't wait for its pushes": (Build(receipts=PullsAtOnce), ("hostile",)),
     "window ignored": (Build(session=IgnoresTheWindow), ("clean",)),
+    "one outcome for a whole bundle": (Build(bundle=TellsAllTheSame), ("pauses", "resets", "hostile")),
+    "a bundle's outcome at one server": (
+        Build(bundle=TellsOnlyOfTheFirstServer),
+        ("pauses", "resets", "hostile"),
+    ),
+    "a bundle's values dealt wrongly": (Build(bundle=DealsTheNextOnesRows), ("clean",)),
+    "a bundle's values at others' rows": (Build(bundle=ListsRowsInAnotherOrder), ("clean",)),
     "payloads resent unasked": (Build(session=SendsAllAgain), ("pauses",)),
 }
 
