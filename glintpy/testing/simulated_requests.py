@@ -66,7 +66,15 @@ class Issued:
 def issue_alone(
     client: SimulatedRuntime, target: Target, op: Op, asked: Asked, *, source: random.Random
 ) -> Issued:
-    """Issue a request by itself; its parts are yet to be noted."""
+    """Issue a request by itself; its parts are yet to be noted.
+
+    Args:
+        client: who issues it.
+        target: the model.
+        op: what is done.
+        asked: what it touches.
+        source: draws what a push adds.
+    """
     weights = draw_weights(source, asked)
     requester = Requester(cast("Runtime", client), target, asked, kind=_kind(op))
     into = np.full(asked.wire_shape, -1, dtype=np.int64)
@@ -88,7 +96,16 @@ def issue_together(
     *,
     source: random.Random,
 ) -> list[Issued]:
-    """Issue requests as one bundle; their parts are yet to be noted."""
+    """Issue requests as one bundle; their parts are yet to be noted.
+
+    Args:
+        bundle_type: the real one, or one with a defect.
+        client: who issues them.
+        target: the model.
+        op: what each of them does.
+        members: what each of them touches.
+        source: draws what pushes add, and which pulls bring an array along.
+    """
     bundle = bundle_type(cast("Runtime", client), target, _kind(op), paired=members[0].paired)
     issued = []
     for asked in members:
