@@ -181,9 +181,7 @@ class Session:
                 self._send(call, now, encoded)
         if len(encoded) < 2:
             return [frames for frames, _ in encoded]
-        return list(
-            wire.merge((frames for frames, _ in encoded), weights=(weight for _, weight in encoded))
-        )
+        return list(wire.merge((frames for frames, _ in encoded), weights=(weight for _, weight in encoded)))
 
     @property
     def floor(self) -> int:
