@@ -26,7 +26,11 @@ LIBZMQ_VERSION: str = zmq.zmq_version()
 """Of the library under pyzmq."""
 
 COPY_BYTES_MAX = 16 * config.KIB
-"""Frames up to this size are cheaper copied than reference-counted through libzmq."""
+"""Frames up to this size are cheaper copied out of libzmq's memory than referred to there."""
+
+SENT_COPY_BYTES_MAX = 768 * config.KIB
+"""Frames up to this size are cheaper copied into it: what is sent by reference wakes up pyzmq's collector thread, which
+takes the interpreter's lock from whoever works, and that costs as much as copying so much."""
 
 MESSAGES_MAX = 256
 """Messages waiting for or from one peer. What matters is bounded in bytes, above: by granted windows."""
