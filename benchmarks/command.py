@@ -95,7 +95,8 @@ def _tell(options: argparse.Namespace, found: results.Results) -> None:
     if options.json:
         found.write(options.json)
     if options.markdown:
-        table.write_markdown(found, options.markdown)
+        lines = [*reach.markdown(found), "", *table.markdown(found)]
+        options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
     console = Console()
     table.show(found, console)
     reach.show(found, console)
@@ -131,7 +132,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"one of {', '.join(NAMES)}; may be repeated",
     )
     add("--json", type=Path, metavar="FILE", help="write all samples to a file")
-    add("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    add("--markdown", type=Path, metavar="FILE", help="write what is reached and the table as Markdown")
     add(
         "--plot",
         type=Path,

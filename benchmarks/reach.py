@@ -83,6 +83,20 @@ def show(results: Results, console: Console) -> None:
         console.print(table)
 
 
+def markdown(results: Results) -> list[str]:
+    """Return the same as lines of a Markdown table; none if nothing can be told.
+
+    Args:
+        results: of a run.
+    """
+    rows = [
+        f"| {line.what} | {line.found:.3g} | {line.direction} {line.limit:.3g} | "
+        f"{'yes' if line.is_reached else 'not yet'} |"
+        for line in lines_of(results)
+    ]
+    return ["| what | found | wanted | reached |", "|---|---|---|---|", *rows] if rows else []
+
+
 def lines_of(results: Results) -> Iterator[Line]:
     """Yield the lines that can be told from what was measured.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -162,12 +161,11 @@ def _cell(row: Row, entry: Entry | None) -> Text:
     return Text.assemble(number(entry.median), (ratio, style), "\n", (below, "dim"))
 
 
-def write_markdown(results: Results, path: Path) -> None:
-    """Write the table and its notes as Markdown.
+def markdown(results: Results) -> list[str]:
+    """Return the table and its notes as lines of Markdown.
 
     Args:
         results: of a run.
-        path: where to.
     """
     columns = columns_of(results)
     lines = [title_of(results), ""]
@@ -183,8 +181,7 @@ def write_markdown(results: Results, path: Path) -> None:
             cells = [_markdown_cell(row, row.others.get(column)) for column in columns]
             own = f"**{number(row.ours.median)}** [{span(row.ours)}]"
             lines.append("| " + " | ".join([f"{row.label}, {row.unit}", row.scheme, own, *cells]) + " |")
-    lines += ["", *(f"- {line}" for line in notes(results))]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [*lines, "", *(f"- {line}" for line in notes(results))]
 
 
 def _markdown_cell(row: Row, entry: Entry | None) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import config
-from glintpy.errors import GlintError
+from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.futures import Future
 from glintpy.models.dispatch import Dispatch, Target
 from glintpy.models.indexing import Asked, Keys
@@ -172,7 +172,13 @@ class Bundle:
         """Give each member its own copy: one that is kept must not keep all the others."""
         first = 0
         for asked, _, _, out, future, stop in self._members:
-            future.set_result(_dealt(asked, values[first:stop], out))
+            try:
+                future.set_result(_dealt(asked, values[first:stop], out))
+            except (
+                ValueError,
+                MemoryError,
+            ) as error:  # its ``out`` is read-only by now, or there is no memory for it
+                future.set_exception(LocalProtocolError(f"the values came and can't be kept: {error!r}"))
             first = stop
 
     def _finish_each(self, dispatch: Dispatch) -> None:

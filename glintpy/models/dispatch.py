@@ -272,7 +272,14 @@ class Dispatch:
     def _settle(self, server: int, call: Call, part: Part, result: Result) -> None:
         failed = result if type(result) is Failed else None
         if failed is None and self._wants_values:
-            failed = self._take_values(part, result)
+            try:
+                failed = self._take_values(part, result)
+            except (ValueError, MemoryError) as error:
+                # The caller's ``out`` is read-only by now, or there is no memory for a result: its own failure, not the
+                # end of the thread that receives for everybody.
+                failed = Failed(
+                    LocalProtocolError(f"the values came and can't be kept: {error!r}"), "unknown"
+                )
         with self._lock:
             self._outcomes.append((server, failed, call.attempts))
             self._has_failed = self._has_failed or failed is not None

@@ -16,6 +16,7 @@ import pytest
 
 import glintpy
 from glintpy import config
+from glintpy.errors import LocalProtocolError
 from tests.holding import WAIT_S, still_client
 from tests.models.bundling import COLS, HALF, ROWS, Pair, a_pair, two_servers
 
@@ -393,3 +394,15 @@ def test_threads_see_their_own_pushes_through_one_client() -> None:
                 future.result(WAIT_S)
         assert shared.pull().result().sum() == num_threads * num_rounds
         assert pair.matrix.pull(ROWS - 1).result()[0] == num_threads * num_rounds // 4
+
+
+def test_an_out_that_is_read_only_by_then_is_its_own_pull_s_failure(pair: Pair) -> None:
+    good, bad = (np.empty((1, COLS), pair.matrix.dtype) for _ in range(2))
+    with pair.held() as gate:
+        pulls = [pair.matrix.pull([row], out=out) for row, out in ((0, good), (1, bad))]
+        bad.flags.writeable = False
+        gate.open()
+        assert pulls[0].result() is good
+    assert isinstance(pulls[1].exception(), LocalProtocolError)
+    pair.matrix.push([1], 2).result()
+    assert pair.matrix.pull(1).result().tolist() == [2] * COLS
