@@ -15,6 +15,7 @@ from glintpy.actors.shelf import Shelf
 from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory
 from glintpy.protocol.selection import Selection, slices_of
 from glintpy.protocol.spec import ModelSpec
+from glintpy.storage import kernels
 from glintpy.storage.kernels import COMPILED_BYTES_MIN, Kernels
 
 NO_EXTENTS = np.empty((0, 4), np.int64)
@@ -55,7 +56,12 @@ def test_a_model_is_filled_in_slices_and_then_served(folder: Path | None) -> Non
     shelf.close()
 
 
-def test_big_models_are_prepared_when_they_are_made_and_when_they_come_back(tmp_path: Path) -> None:
+def test_big_models_are_prepared_when_they_are_made_and_when_they_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        kernels, "_SHARED", {}
+    )  # a test before this may have had them prepared, once a process
     asked: list[Kernels] = []
     big = a_spec("big", num_rows=COMPILED_BYTES_MIN // 32)
     for _ in range(2):
