@@ -24,8 +24,8 @@ HEADER_BYTES_MAX = 4 * KIB
 """A header frame. 1 MB of nested empty maps decodes to 76 MB; 4 KiB of them to less than 300 KB."""
 
 PART_BYTES = 2 * MIB
-"""What one part carries. Each costs 250 us beside its bytes, so smaller ones are slower; larger ones keep others waiting,
-and blocks of many MB are faulted in anew at each use, which costs 2 to 3 times the transfer."""
+"""What one part carries. Each costs 250 us beside its bytes, so smaller ones are slower; larger ones keep others
+waiting, and blocks of many MB are faulted in anew at each use, which costs 2 to 3 times the transfer."""
 
 FRAME_BYTES_MAX = 16 * MIB
 """The longest frame taken from the network (``MAXMSGSIZE``): a part with its index list, and documents."""
