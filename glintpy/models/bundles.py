@@ -109,9 +109,10 @@ class Bundle:
         first = self._members[-1][-1] if self._members else 0
         stop = first + len(rows)
         if self._kind == "push":
+            assert array is not None, "a push has values"
             if self._values is None:
                 self._values = self._new_buffer()
-            self._values[first:stop] = asked.to_wire(array) if array is not None else 0
+            self._values[first:stop] = asked.to_wire(array)
             array = None
         # In one step: Ctrl-C between two would leave rows without their values, and shift all that follow.
         self._members.append((asked, rows, cols, array, future, stop))
@@ -172,13 +173,7 @@ class Bundle:
         """Give each member its own copy: one that is kept must not keep all the others."""
         first = 0
         for asked, _, _, out, future, stop in self._members:
-            try:
-                future.set_result(_dealt(asked, values[first:stop], out))
-            except (
-                ValueError,
-                MemoryError,
-            ) as error:  # its ``out`` is read-only by now, or there is no memory for it
-                future.set_exception(LocalProtocolError(f"the values came and can't be kept: {error!r}"))
+            _deal_to(future, asked, values[first:stop], out)
             first = stop
 
     def _finish_each(self, dispatch: Dispatch) -> None:
@@ -197,7 +192,7 @@ class Bundle:
                 future.set_result(None)
             else:
                 assert dispatch.values is not None
-                future.set_result(_dealt(asked, dispatch.values[first:stop], out))
+                _deal_to(future, asked, dispatch.values[first:stop], out)
             first = stop
 
     def _fail(self, error: BaseException) -> None:
@@ -266,9 +261,14 @@ def _listed(keys: Keys) -> NDArray[np.int64]:
     return np.array([keys.start], dtype=np.int64) if isinstance(keys, range) else keys
 
 
-def _dealt(asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
-    if out is None:
-        own = values.copy()
-        return own if asked.shape == asked.wire_shape else asked.finish(own)
-    asked.to_wire(out)[...] = values
-    return out
+def _deal_to(future: Future[Any], asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> None:
+    try:
+        if out is None:
+            own = values.copy()
+            future.set_result(own if asked.shape == asked.wire_shape else asked.finish(own))
+        else:
+            asked.to_wire(out)[...] = values
+            future.set_result(out)
+    except (ValueError, MemoryError) as error:
+        # Its ``out`` is read-only by now, or there is no memory for its copy.
+        future.set_exception(LocalProtocolError(f"the values came and can't be kept: {error!r}"))
