@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 
 SPIN_S = 500e-6
-"""How long an eager waiter looks again and again before it sleeps: longer than a request of a megabyte takes to a
-server on the same machine or rack, and shorter than a person or a scheduler would notice."""
+"""How long an eager waiter looks again and again before it sleeps: about what a request of half a megabyte takes to
+a server on the same machine, and shorter than a person or a scheduler would notice."""
 
 PROMPT_S = 2 * SPIN_S
 """A wait that was so short would have been shorter by looking: being woken up takes as long as a small request."""
