@@ -1,22 +1,25 @@
 """Saving and loading: a model's values between its servers and files; knows no user's types.
 
 The process that calls writes and reads, so URL and credentials are the caller's and no client chooses a
-path on a server. Servers stream a *cut*, one moment each, in slices.
+path on a server. Servers stream a *cut*, one moment each, in slices. A cut is lost with the process that
+holds it; then that server's part is written once more, of a later moment.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.config import PART_BYTES
-from glintpy.errors import GlintError, RemoteProtocolError
+from glintpy.errors import GlintError, ModelError, RemoteProtocolError, ServerLost
 from glintpy.futures import Future
 from glintpy.models.indexing import Asked
 from glintpy.models.requests import Requester, Target
@@ -28,11 +31,20 @@ from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
 from glintpy.storage.checkpoint import CheckpointWriter
 
+logger = logging.getLogger("glintpy.models")
+
 READS_AHEAD = 8
 """Slices asked for ahead of the one that is being written."""
 
 PUSHES_AHEAD = 8
 """Blocks under way while a model is filled."""
+
+TOUCH_S = 15.0
+"""How often a cut whose turn is still to come is read from: a server drops one after a minute of silence, and
+all servers' moments should lie close together, also where the first one's part takes long to write."""
+
+CUTS_LOST_MAX = 10
+"""How often one server may lose its cut during one save before that is given up."""
 
 Block = tuple[range | NDArray[np.int64], NDArray[Any]]
 
@@ -61,8 +73,12 @@ def progress_bar(what: str, total_bytes: int, *, show: bool | None) -> Iterator[
         yield lambda num_bytes: bar.advance(task, num_bytes)
 
 
+class _CutLostError(Exception):
+    """A server no longer has the cut that it is asked about: it was restarted, or not read for too long."""
+
+
 class _ServerCut:
-    """One server's moment of a model."""
+    """One server's moment of a model, and another one should the server lose it."""
 
     def __init__(self, runtime: Runtime, info: ModelInfo, server: int, timeout_s: float | None) -> None:
         self._runtime = runtime
@@ -73,27 +89,62 @@ class _ServerCut:
         self._item_bytes = info.spec.numpy_dtype.itemsize
         self._num_cells = info.spec.num_cols or 1
         runtime.link(self._server_id, address)
-        self._begun = runtime.ask_server(
-            self._server_id, self._begin, model_id=info.model_id, timeout_s=timeout_s
-        )
+        self.begin()
 
-    def _begin(self, request_id: int, stamp: Stamp) -> Message:
-        return BeginCut(request_id, stamp.session, stamp.floor, stamp.after, self._model_id)
+    def begin(self) -> None:
+        """Ask for this moment, in place of an earlier one that is lost."""
+        self._begun = self._runtime.ask_server(
+            self._server_id,
+            lambda request_id, stamp: BeginCut(
+                request_id, stamp.session, stamp.floor, stamp.after, self._model_id
+            ),
+            model_id=self._model_id,
+            timeout_s=self._timeout_s,
+        )
+        self._ended = False
+
+    def touch(self) -> None:
+        """Read something, so that a server doesn't take the cut for forgotten while others are read."""
+        # Nobody looks at the answer: that a cut is lost is noticed when its turn comes.
+        if self._begun.done() and self._begun.exception() is None:
+            self._read(self._found()[0], 0, 0, done_below=0)
+
+    def end(self, *, waits: bool) -> None:
+        """Let go of the moment; a server that doesn't hear of it forgets a cut that nobody reads.
+
+        Args:
+            waits: until the server has done so; otherwise nobody learns whether it did.
+        """
+        if self._ended or not self._begun.done() or self._begun.exception() is not None:
+            return
+        self._ended = True
+        cut_id = self._found()[0]
+        answer = self._ask(lambda request_id, stamp: EndCut(request_id, stamp.session, cut_id))
+        if waits:
+            answer.exception()
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the server's rows in order, in blocks."""
+        """Yield the server's rows in order, in blocks.
+
+        Raises:
+            _CutLostError: what was yielded belongs to a moment that can't be read to its end.
+        """
+        cut_id, num_slices = self._found()
+        if self._row_bytes > PART_BYTES:
+            yield from self._wide_rows(cut_id, num_slices)
+        else:
+            yield from self._pieces(cut_id, ((index, 0) for index in range(num_slices)))
+
+    def _found(self) -> tuple[int, int]:
+        """Return the cut's id and its number of slices, once the server has said them."""
         answer = self._begun.result()
         if not isinstance(answer, Done):
             raise RemoteProtocolError(f"a server answered {answer!r:.100} where a cut was asked")
         found = wire.content(answer.document)
-        cut_id, num_slices = int(found["cut_id"]), -(-int(found["num_rows"]) // int(found["slice_rows"]))
         try:
-            if self._row_bytes > PART_BYTES:
-                yield from self._wide_rows(cut_id, num_slices)
-            else:
-                yield from self._pieces(cut_id, ((index, 0) for index in range(num_slices)))
-        finally:
-            self._ask(lambda request_id, stamp: EndCut(request_id, stamp.session, cut_id)).exception()
+            return int(found["cut_id"]), -(-int(found["num_rows"]) // int(found["slice_rows"]))
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise RemoteProtocolError(f"a server describes a cut as {found!r:.100}") from error
 
     def _wide_rows(self, cut_id: int, num_rows: int) -> Iterator[NDArray[Any]]:
         """Yield rows of which each alone is longer than a part, and travels in several pieces."""
@@ -109,9 +160,9 @@ class _ServerCut:
             done_below = waiting[0][0] if waiting else index
             waiting.append((index, self._read(cut_id, index, first_cell, done_below=done_below)))
             if len(waiting) == READS_AHEAD:
-                yield self._values(waiting.popleft()[1].result())
+                yield self._values(waiting.popleft()[1])
         while waiting:
-            yield self._values(waiting.popleft()[1].result())
+            yield self._values(waiting.popleft()[1])
 
     def _read(self, cut_id: int, index: int, first_cell: int, *, done_below: int) -> Future[Message]:
         return self._ask(
@@ -124,7 +175,14 @@ class _ServerCut:
         return self._runtime.ask_server(self._server_id, build, model_id=None, timeout_s=self._timeout_s)
 
     @staticmethod
-    def _values(answer: Message) -> NDArray[Any]:
+    def _values(future: Future[Message]) -> NDArray[Any]:
+        try:
+            answer = future.result()
+        except ModelError as error:
+            # The plain one means the cut; those derived from it (lost, not found) mean the model.
+            if type(error) is ModelError:
+                raise _CutLostError(str(error)) from error
+            raise
         if not isinstance(answer, Values):
             raise RemoteProtocolError(f"a server answered {answer!r:.100} where a slice was asked")
         return answer.values
@@ -155,18 +213,78 @@ def save_model(
         CheckpointError: there is one already, or the place can't be written.
         GlintError: of the servers.
     """
-    num_servers = len(info.servers)
-    with CheckpointWriter(
-        url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite
-    ) as writer:
-        cuts = [_ServerCut(runtime, info, server, timeout_s) for server in range(num_servers)]
-        with progress_bar(f"saving {info.spec.name}", info.spec.num_bytes, show=progress) as advance:
-            for server, cut in enumerate(cuts):
-                _write_server(writer, layout, server, cut.blocks(), advance)
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            CheckpointWriter(url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite)
+        )
+        cuts: list[_ServerCut] = []
+        for server in range(len(info.servers)):
+            cuts.append(_ServerCut(runtime, info, server, timeout_s))
+            stack.callback(cuts[-1].end, waits=False)
+        advance = stack.enter_context(
+            progress_bar(f"saving {info.spec.name}", info.spec.num_bytes, show=progress)
+        )
+        for server, cut in enumerate(cuts):
+            _write_server(writer, layout, server, cut, _touching(cuts[server + 1 :], advance))
+            cut.end(waits=True)
         writer.commit()
 
 
+def _touching(cuts: list[_ServerCut], advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Return ``advance``, with a sign of life for the cuts whose turn is still to come now and then."""
+    touched_at = time.monotonic()
+
+    def advance_and_touch(num_bytes: int) -> None:
+        nonlocal touched_at
+        advance(num_bytes)
+        if time.monotonic() - touched_at >= TOUCH_S:
+            touched_at = time.monotonic()
+            for cut in cuts:
+                cut.touch()
+
+    return advance_and_touch
+
+
 def _write_server(
+    writer: CheckpointWriter,
+    layout: Layout,
+    server: int,
+    cut: _ServerCut,
+    advance: Callable[[int], None],
+) -> None:
+    """Write a server's partitions; from their beginning, of another moment, if the server loses its cut.
+
+    A server that is restarted has its values and no cut. Its files of the lost moment can't be used: one
+    file, and all of one server's files, are one moment.
+    """
+    num_lost = num_bytes = 0
+
+    def count(more: int) -> None:
+        nonlocal num_bytes
+        num_bytes += more
+        advance(more)
+
+    while True:
+        try:
+            _write_partitions(writer, layout, server, cut.blocks(), count)
+        except _CutLostError as error:
+            num_lost += 1
+            if num_lost > CUTS_LOST_MAX:
+                raise ServerLost(
+                    f"a server lost what was being saved {num_lost} times, last: {error}; "
+                    "does it restart again and again?"
+                ) from error
+            logger.info("saving %s: begun anew with one server's part: %s", writer.spec.name, error)
+            for partition in layout.partitions_of(server):
+                writer.withdraw(int(partition))
+            advance(-num_bytes)
+            num_bytes = 0
+            cut.begin()
+        else:
+            return
+
+
+def _write_partitions(
     writer: CheckpointWriter,
     layout: Layout,
     server: int,
@@ -188,12 +306,13 @@ def _write_server(
             left = num_rows
             while left:
                 if held is None or not len(held):
-                    held = next(blocks)
+                    held = next(blocks, None)
+                    if held is None or not len(held):
+                        raise RemoteProtocolError("a server sent fewer rows than it holds")
                 piece, held = held[:left], held[left:]
                 part.write(piece)
                 left -= len(piece)
                 advance(piece.nbytes)
-    # Runs the generator's end, which lets go of the cut.
     if next(blocks, None) is not None:
         raise RemoteProtocolError("a server sent more rows than it holds")
 

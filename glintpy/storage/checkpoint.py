@@ -13,18 +13,14 @@ import json
 import logging
 import secrets
 import zlib
-from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
-from glintpy import config
+from glintpy import config, failpoints
 from glintpy.errors import (
     CheckpointCorrupt,
     CheckpointError,
     CheckpointMismatch,
     CheckpointNotFound,
-    DTypeError,
     ShapeError,
 )
 from glintpy.storage.checkpoint_format import (
@@ -44,117 +40,19 @@ from glintpy.storage.checkpoint_format import (
     manifest_content,
     npy_header,
 )
+from glintpy.storage.checkpoint_part import PartWriter
 from glintpy.storage.directory import Directory
 
 if TYPE_CHECKING:
     import os
     from types import TracebackType
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from glintpy.protocol.spec import ModelSpec
 
 _logger = logging.getLogger("glintpy.storage")
-
-
-class PartWriter:
-    """Appends rows to one partition's file; made by ``CheckpointWriter.part``.
-
-    Leaving ``with`` closes it. One thread at a time.
-    """
-
-    def __init__(self, writer: CheckpointWriter, entry: PartEntry) -> None:
-        """Create the file and write its header.
-
-        Args:
-            writer: whose part it is.
-            entry: what the manifest will say, its bytes and crc32 not yet known.
-        """
-        self._writer = writer
-        self._entry = entry
-        self._dtype = writer.spec.numpy_dtype
-        self._row_shape = writer.spec.row_shape
-        self._num_rows = 0
-        self._num_bytes = 0
-        self._crc32 = 0
-        self._whole = False
-        self._file: IO[bytes] | None = writer.directory.create(entry.file)
-        try:
-            self._append(npy_header(self._dtype, (entry.num_rows, *self._row_shape)))
-        except BaseException:
-            self.discard()
-            raise
-
-    def write(self, rows: NDArray[Any]) -> None:
-        """Append rows.
-
-        Args:
-            rows: (n, ...) of the model's dtype, the next local rows in order; not kept.
-
-        Raises:
-            ShapeError, DTypeError: rows that don't fit the model, or more than the part has.
-            CheckpointError: they can't be written; the save can only be given up.
-        """
-        if rows.dtype.newbyteorder("<") != self._dtype:
-            raise DTypeError(f"{self._entry.file} has dtype {self._dtype.name}, not {rows.dtype.name}")
-        if rows.ndim == 0 or rows.shape[1:] != self._row_shape:
-            raise ShapeError(f"{self._entry.file} has rows of shape {self._row_shape}, not {rows.shape}[1:]")
-        if self._num_rows + len(rows) > self._entry.num_rows:
-            raise ShapeError(
-                f"{self._entry.file} has {self._entry.num_rows} rows, not {self._num_rows} + {len(rows)}"
-            )
-        self._append(np.ascontiguousarray(rows, dtype=self._dtype).reshape(-1).view(np.uint8).data)
-        self._num_rows += len(rows)
-
-    def close(self) -> None:
-        """Put the file on the disk and enter it into the save; again is harmless.
-
-        Raises:
-            ShapeError: rows are missing.
-            CheckpointError: it can't be written; the save can only be given up.
-        """
-        if self._file is None:
-            return
-        if not self._whole:
-            raise CheckpointError(f"a write to {self._entry.file} failed before: give this save up")
-        if self._num_rows != self._entry.num_rows:
-            raise ShapeError(
-                f"{self._entry.file} has {self._entry.num_rows} rows; {self._num_rows} were written"
-            )
-        self._whole = False
-        self._writer.directory.finish(self._file, self._entry.file)
-        self._file = None
-        content = {**asdict(self._entry), "bytes": self._num_bytes, "crc32": self._crc32}
-        self._writer.enter(PartEntry(**content))
-
-    def discard(self) -> None:
-        """Close the file without entering it."""
-        file, self._file = self._file, None
-        if file is not None:
-            # It is about to be deleted: that its last bytes can't be written either is no news. Left open,
-            # a file on an object store would upload itself when it is collected, after the deletion.
-            with contextlib.suppress(Exception):
-                file.close()
-
-    def _append(self, data: bytes | memoryview) -> None:
-        if self._file is None:
-            raise CheckpointError(f"{self._entry.file} is closed")
-        self._whole = False
-        self._writer.directory.append(self._file, self._entry.file, data)
-        self._whole = True
-        self._crc32 = zlib.crc32(data, self._crc32)
-        self._num_bytes += len(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.discard()
 
 
 class CheckpointWriter:
@@ -196,6 +94,7 @@ class CheckpointWriter:
         self._entries: dict[int, PartEntry] = {}
         self._written: list[str] = []
         self._cover: RowCover | None = None
+        self._rows_files: dict[int, tuple[str, int, int]] = {}
         self._manifest_sent = False
         self._ended = False
         self._check_place()
@@ -244,6 +143,17 @@ class CheckpointWriter:
         """Take a finished part into the manifest; called by its ``PartWriter``."""
         self._entries[entry.partition] = entry
 
+    def withdraw(self, partition: int) -> None:
+        """Take a part back, begun or finished: what is in its file is not to be saved. It may be begun anew.
+
+        Args:
+            partition: in [0, num_partitions); one that was not begun is no error.
+        """
+        part = self._parts.pop(partition, None)
+        if part is not None:
+            part.discard()
+        self._entries.pop(partition, None)
+
     def commit(self) -> None:
         """Replace the manifest, then delete the files that it doesn't name.
 
@@ -259,10 +169,13 @@ class CheckpointWriter:
         self._check_place()
         self._written.append(self._temporary)
         data = encode_manifest(manifest_content(self.save_id, self.spec, entries))
+        failpoints.hit("checkpoint.before_manifest")
         self.directory.stage(self._temporary, data)
         self._manifest_sent = True
+        failpoints.hit("checkpoint.manifest_staged")
         self.directory.publish(self._temporary, MANIFEST, data)
         self._ended = True
+        failpoints.hit("checkpoint.after_manifest")
         self._delete_unnamed(entries)
 
     def abort(self) -> None:
@@ -313,14 +226,21 @@ class CheckpointWriter:
             raise ShapeError(
                 f"global_rows is ({num_rows},) int64, not {global_rows.shape} {global_rows.dtype.name}"
             )
+        name = file_name(ROWS, partition, self.save_id)
+        data = npy_header(INT64, (num_rows,)) + global_rows.astype(INT64, copy=False).tobytes()
+        found = (name, len(data), zlib.crc32(data))
+        if partition in self._rows_files:
+            # Begun anew after it was withdrawn: which rows it has is as it was.
+            if found != self._rows_files[partition]:
+                raise ShapeError(f"partition {partition} had other global_rows when it was begun before")
+            return found
         if self._cover is None:
             self._cover = RowCover(self.spec.num_rows)
         self._cover.add(global_rows)
-        name = file_name(ROWS, partition, self.save_id)
         self._written.append(name)
-        data = npy_header(INT64, (num_rows,)) + global_rows.astype(INT64, copy=False).tobytes()
         self.directory.write(name, data)
-        return name, len(data), zlib.crc32(data)
+        self._rows_files[partition] = found
+        return found
 
     def _check_whole(self, entries: list[PartEntry]) -> None:
         if len(entries) != self._num_partitions:
