@@ -113,7 +113,11 @@ class SocketMailbox:
                 return Letter(Idle())
             self._wakeup.clear()
             if not self._local:
-                wait_s = min(self._next_tick - now, 0.005 if self.tick_soon else self._tick_s)
+                wait_s = min(
+                    self._next_tick - now,
+                    0.005 if self.tick_soon else self._tick_s,
+                    self._listener.look_s,
+                )
                 self._is_woken = self._waiter.wait(wait_s)
                 if self.tick_soon:
                     self._next_tick = self._clock()

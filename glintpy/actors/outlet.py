@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
-from glintpy.transport import Delivery, Listener
+from glintpy.transport import Delivery
 
 Buffer = bytes | bytearray | memoryview
+
+
+class Sender(Protocol):
+    """What it needs of a listener."""
+
+    def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
+        """Send to a peer that has sent something before."""
+        ...
 
 
 class Outlet:
@@ -17,7 +26,7 @@ class Outlet:
     counted. A client notices by its probe and asks again, so nothing is lost but the slow client's time.
     """
 
-    def __init__(self, listener: Listener, *, bytes_max: int) -> None:
+    def __init__(self, listener: Sender, *, bytes_max: int) -> None:
         self._listener = listener
         self._bytes_max = bytes_max
         self._queues: dict[bytes, deque[list[Buffer]]] = {}

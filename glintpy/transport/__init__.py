@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from glintpy.errors import ConfigError
 from glintpy.transport.base import Connection, Delivery, Listener
+from glintpy.transport.unread import UnreadLimits
 from glintpy.transport.waiting import EagerWaiter, Waiter
 from glintpy.transport.wakeup import Wakeup
 
@@ -16,6 +17,7 @@ __all__ = [
     "Delivery",
     "EagerWaiter",
     "Listener",
+    "UnreadLimits",
     "Waiter",
     "Wakeup",
     "connect",
@@ -45,8 +47,12 @@ def scheme_of(address: object) -> str:
     return scheme
 
 
-def listen(address: str) -> Listener:
+def listen(address: str, *, limits: UnreadLimits | None = None) -> Listener:
     """Bind an address; port 0 of ``tcp://`` takes any free one.
+
+    Args:
+        address: where.
+        limits: on what connections may have sent and nobody has read; None: those of the default settings.
 
     Raises:
         ConfigError: the address can't be bound: taken, not ours, or not an address.
@@ -57,7 +63,7 @@ def listen(address: str) -> Listener:
         return LocalListener(address)
     from glintpy.transport.zeromq import ZeroMQListener  # noqa: PLC0415 - only the transport in use is loaded
 
-    return ZeroMQListener(address)
+    return ZeroMQListener(address, limits)
 
 
 def connect(address: str) -> Connection:

@@ -30,6 +30,8 @@ class Listener(Protocol):
 
     address: str
     """Where it is reached; with the port that was really taken."""
+    look_s: float
+    """The longest pause between two calls of ``receive``, which also looks after the connections; may be infinite."""
 
     def filenos(self) -> list[int]:
         """Return the descriptors to poll for reading."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ _numbers = itertools.count(1)
 
 class LocalListener:
     """A listener at a name of this process."""
+
+    look_s = math.inf
 
     def __init__(self, address: str) -> None:
         if address.endswith("://*"):

@@ -9,8 +9,10 @@ with one undeliverable message from ever exiting.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from zmq.utils.monitor import parse_monitor_message
 
 from glintpy import config
 from glintpy.errors import ConfigError
-from glintpy.transport.allocator import keep_freed_memory
+from glintpy.transport.allocator import give_back_memory, keep_freed_memory
 from glintpy.transport.base import Buffer, Delivery
+from glintpy.transport.unread import LOOK_S, LOOK_S_MAX, LOOK_SHARE_MIN, UnreadGuard, UnreadLimits, wire_bytes
 
 LIBZMQ_VERSION: str = zmq.zmq_version()
 """Of the library under pyzmq."""
@@ -43,8 +46,19 @@ DEAD_LINK_MS = 10_000
 """A connection whose peer acknowledges nothing for so long is dropped, however busy its sender is: ZMTP's own
 heartbeats never notice a dead network while the send buffer is full."""
 
+KEEPALIVE_S = (60, 10, 3)
+"""Silence before the kernel asks whether an idle connection's other end is there, the pause between questions, and how
+many may go unanswered: one whose machine has gone is closed after 90 s. Only the kernels talk, so a program that is
+stopped or busy keeps its connection, which it wouldn't with ZMTP's heartbeats."""
+
 CLOSE_MS = 1000
 """How long closing waits for libzmq to let go of an address; it takes less than one."""
+
+TIDY_UP_S = 0.5
+"""After a connection was cut, what libzmq held of it is free within so long."""
+
+PEERS_SLACK = 64
+"""Peers that are gone may be remembered for so long as they are not more than these and those that are there."""
 
 # As plain integers: pyzmq's own are enums, whose every | and & costs a microsecond.
 _EVENTS = zmq.EVENTS
@@ -92,9 +106,32 @@ def _new_socket(kind: int, address: str) -> zmq.Socket[bytes]:
     socket.set(zmq.MAXMSGSIZE, config.FRAME_BYTES_MAX)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.TCP_MAXRT, DEAD_LINK_MS)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    idle_s, interval_s, count = KEEPALIVE_S
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, idle_s)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, interval_s)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, count)
     # With IPv6 allowed, 127.0.0.1 is bound, and shown to users, as [::ffff:127.0.0.1].
     socket.set(zmq.IPV6, int("[" in address or address.startswith("tcp://*")))
     return socket
+
+
+def _monitor_of(socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+    """Return the socket that tells of a socket's connections.
+
+    pyzmq's own way leaves it with the default mark of 1,000 messages at each end; libzmq's I/O thread, the only one of
+    the process, *blocks* once 2,000 events wait, and with it every connection: that many strangers connecting while a
+    server was busy were enough.
+    """
+    address = f"inproc://glintpy-monitor-{next(_monitor_numbers)}"
+    socket.monitor(address, events)
+    monitor: zmq.Socket[bytes] = _shared_context().socket(zmq.PAIR)
+    monitor.set(zmq.RCVHWM, 0)
+    monitor.connect(address)
+    return monitor
+
+
+_monitor_numbers = itertools.count()
 
 
 def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> Delivery:
@@ -114,18 +151,34 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> Delivery:
 
 
 def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
+    frame = _first_frame(socket)
+    return None if frame is None else [_taken(frame), *_other_frames(socket, frame)]
+
+
+def _first_frame(socket: zmq.Socket[bytes]) -> zmq.Frame | None:
     # Asking first costs 2 us; being told by an exception, which is what most calls end with, 7.
     if not socket.get(_EVENTS) & _POLLIN:  # type: ignore[operator]  # this option is an int
         return None
     try:
-        frame = socket.recv(_DONTWAIT, copy=False)
+        return socket.recv(_DONTWAIT, copy=False)
     except zmq.Again:
         return None
-    frames = [_taken(frame)]
+
+
+def _other_frames(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
+    frames = []
     while frame.more:  # the rest of a message is there when its beginning is
         frame = socket.recv(_DONTWAIT, copy=False)
         frames.append(_taken(frame))
     return frames
+
+
+def _fileno_of(frame: zmq.Frame) -> int:
+    """Return the descriptor of the connection that a frame came over, or -1."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
 
 
 def _taken(frame: zmq.Frame) -> Buffer:
@@ -135,11 +188,18 @@ def _taken(frame: zmq.Frame) -> Buffer:
 class ZeroMQListener:
     """A ROUTER socket."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, limits: UnreadLimits | None = None) -> None:
         self._socket = _new_socket(zmq.ROUTER, address)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+        self._monitor = _monitor_of(
+            self._socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        )
         self._num_disconnects = 0
+        self._guard = UnreadGuard(limits or UnreadLimits()) if address.startswith("tcp://") else None
+        self._filenos: dict[bytes, int] = {}  # by peer
+        self._next_look = 0.0
+        self._tidy_up_at = float("inf")
+        self.look_s = float("inf") if self._guard is None else LOOK_S
         self._path: Path | None = None
         try:
             self._bind(address)
@@ -164,10 +224,19 @@ class ZeroMQListener:
 
     def receive(self) -> tuple[bytes, list[Buffer]] | None:
         """Return the next message as (peer, frames), or None."""
-        frames = _receive(self._socket)
-        if frames is None:
+        frame = _first_frame(self._socket)
+        if self._guard is not None and (now := time.monotonic()) >= self._next_look:
+            self._look(self._guard, now, drained=frame is None)
+        if frame is None:
             return None
-        return bytes(frames[0]), frames[1:]
+        peer = frame.bytes
+        frames = _other_frames(self._socket, frame)
+        if self._guard is not None:
+            fileno = self._filenos.get(peer)
+            if fileno is None:
+                fileno = self._filenos[peer] = _fileno_of(frame)
+            self._guard.read(fileno, wire_bytes(frames))
+        return peer, frames
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
         """Send to a peer."""
@@ -176,8 +245,27 @@ class ZeroMQListener:
     def num_disconnects(self) -> int:
         """Return how many connections have ended so far."""
         while (frames := _receive(self._monitor)) is not None:
-            self._num_disconnects += _event(frames) == zmq.EVENT_DISCONNECTED
+            event, fileno = _event(frames)
+            if event == zmq.EVENT_ACCEPTED:
+                if self._guard is not None:
+                    self._guard.opened(fileno)
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._num_disconnects += 1
+                if self._guard is not None:
+                    self._guard.closed(fileno)
         return self._num_disconnects
+
+    def _look(self, guard: UnreadGuard, now: float, *, drained: bool) -> None:
+        self.num_disconnects()  # the events of the same descriptor, given to a newer connection, stand in order
+        has_cut = bool(guard.look(drained=drained))
+        if len(self._filenos) > 2 * guard.num_connections + PEERS_SLACK:
+            self._filenos.clear()  # of peers that are gone; the others' are asked for again
+        self._next_look = now + min(LOOK_S_MAX, max(LOOK_S, LOOK_SHARE_MIN * (time.monotonic() - now)))
+        if has_cut:
+            self._tidy_up_at = now + TIDY_UP_S
+        elif now >= self._tidy_up_at:
+            self._tidy_up_at = float("inf")
+            give_back_memory()  # of messages that never ended: more than a process should keep
 
     def close(self) -> None:
         """Release the address."""
@@ -186,20 +274,22 @@ class ZeroMQListener:
         self._socket.unbind(self.address)
         while self._monitor.poll(CLOSE_MS):
             frames = _receive(self._monitor)
-            if frames is not None and _event(frames) == zmq.EVENT_CLOSED:
+            if frames is not None and _event(frames)[0] == zmq.EVENT_CLOSED:
                 break
         self._release()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def _release(self) -> None:
-        self._socket.disable_monitor()
+        self._socket.monitor(None, 0)
         self._monitor.close(0)
         self._socket.close(0)
 
 
-def _event(frames: list[Buffer]) -> int:
-    return int(parse_monitor_message([bytes(frame) for frame in frames])["event"])
+def _event(frames: list[Buffer]) -> tuple[int, int]:
+    """Return an event's kind and value: a descriptor, where it tells of one."""
+    event = parse_monitor_message([bytes(frame) for frame in frames])
+    return int(event["event"]), int(event["value"])
 
 
 def _somebody_listens(path: Path) -> bool:
@@ -222,8 +312,9 @@ class ZeroMQConnection:
         self._socket.set(zmq.IMMEDIATE, 1)  # queue for real connections only, never for one to come
         self._socket.set(zmq.RECONNECT_IVL, RECONNECT_FIRST_MS)
         self._socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_LAST_MS)
-        self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+        self._monitor = _monitor_of(
+            self._socket,
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED,
         )
         try:
             self._socket.connect(address)
@@ -239,7 +330,7 @@ class ZeroMQConnection:
         """Return ups and downs since the last call."""
         found: list[bool] = []
         while (frames := _receive(self._monitor)) is not None:
-            found.append(_event(frames) == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            found.append(_event(frames)[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
         return found
 
     def receive(self) -> list[Buffer] | None:
@@ -252,6 +343,6 @@ class ZeroMQConnection:
 
     def close(self) -> None:
         """End the connection; what was sent just before has a moment to leave."""
-        self._socket.disable_monitor()
+        self._socket.monitor(None, 0)
         self._monitor.close(0)
         self._socket.close(200)

@@ -1,0 +1,212 @@
+"""Bounds what one TCP connection may have sent and nobody has read; knows descriptors and counts, no message.
+
+libzmq's own marks count frames and whole messages, never the parts of a message: one that never ends, of frames
+that each are small enough, took a server from 40 to 600 MB in a second, and its memory with it. So what the kernel
+has received on a connection is compared with what came out of the socket, and a connection that is too far ahead is
+shut down. libzmq then drops what it holds of it, as of any connection that breaks.
+
+Linux only, since the kernel's counter is: elsewhere nothing is watched.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import logging
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+from glintpy import config
+
+logger = logging.getLogger("glintpy.transport")
+
+WINDOWS = 3
+"""How many windows one connection may be ahead: a client that sends all it has again after a loss is not hostile."""
+
+BUDGETS = 2
+"""How many times what a server grants all of them together the connections may be ahead together."""
+
+LOOK_S = 0.05
+"""Between two looks. In that time a fast sender is ahead by as much again as it may be."""
+
+LOOK_SHARE_MIN = 50
+"""At least so many times longer than a look takes is the pause behind it: with thousands of connections it is rarer."""
+
+LOOK_S_MAX = 0.5
+"""The longest pause, whatever a look took on a busy machine."""
+
+_TCP_INFO_BYTES = 192
+_BYTES_RECEIVED_OFFSET = 128
+"""Of ``tcpi_bytes_received`` in Linux's ``struct tcp_info``; there since 4.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadLimits:
+    """What connections may have sent, in bytes of the wire.
+
+    Attributes:
+        unfinished: of one message that has not ended. The largest that is ever sent is a part with its index lists.
+        each: of one connection, messages that wait to be read included.
+        total: of all connections.
+    """
+
+    unfinished: int = 2 * config.FRAME_BYTES_MAX
+    each: int = WINDOWS * config.ServerSettings().window_bytes_max
+    total: int = BUDGETS * config.ServerSettings().budget_bytes
+
+    @classmethod
+    def of(cls, settings: config.ServerSettings) -> Self:
+        """Return those that fit what a server grants."""
+        return cls(
+            each=max(cls().each, WINDOWS * settings.window_bytes_max),
+            total=max(cls().total, BUDGETS * settings.budget_bytes),
+        )
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Attributes: what the kernel had received, and what had been read, when both were last level."""
+
+    base: int = 0
+    read: int = 0
+
+
+class UnreadGuard:
+    """Watches the connections that a listening socket has accepted.
+
+    Args:
+        limits: theirs.
+
+    Threads:
+        Belongs to the thread that owns the socket.
+    """
+
+    def __init__(self, limits: UnreadLimits) -> None:
+        self._limits = limits
+        self._connections: dict[int, _Connection] = {}
+        self.num_cut = 0
+
+    @property
+    def num_connections(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def opened(self, fileno: int) -> None:
+        """Note a connection."""
+        self._connections[fileno] = _Connection()
+
+    def closed(self, fileno: int) -> None:
+        """Forget a connection."""
+        self._connections.pop(fileno, None)
+
+    def read(self, fileno: int, num_bytes: int) -> None:
+        """Note that so much of what a connection brought has been read."""
+        connection = self._connections.get(fileno)
+        if connection is not None:
+            connection.read += num_bytes
+
+    def look(self, *, drained: bool) -> list[int]:
+        """Shut down the connections that are too far ahead, and the one farthest ahead if all together are.
+
+        Args:
+            drained: nothing waited to be read just now, so what is unread is the beginning of a message.
+
+        Returns:
+            Their descriptors.
+        """
+        unread = {fileno: self._unread(fileno, drained=drained) for fileno in self._connections}
+        limit = self._limits.unfinished if drained else self._limits.each
+        # What libzmq has not taken yet is in no memory of this process.
+        cut = [
+            fileno
+            for fileno, num_bytes in unread.items()
+            if num_bytes > limit and num_bytes - _kernel_bytes(fileno) > limit
+        ]
+        if not cut and sum(unread.values()) > self._limits.total:
+            cut = [max(unread, key=lambda fileno: unread[fileno])]
+        for fileno in cut:
+            logger.warning(
+                "cut a connection from %s, which sent %d bytes %s: the limits are %d for one and %d for all",
+                _peer_of(fileno),
+                unread[fileno],
+                "that are no whole message" if drained else "that wait to be read",
+                limit,
+                self._limits.total,
+            )
+            _shut_down(fileno)
+            self.closed(fileno)
+            self.num_cut += 1
+        return cut
+
+    def _unread(self, fileno: int, *, drained: bool) -> int:
+        received = received_bytes(fileno)
+        if received is None:
+            return 0
+        connection = self._connections[fileno]
+        unread = received - connection.base - connection.read
+        if unread < 0 or (drained and connection.read):
+            # Level again: what the peer's own signs of life take on the wire must not add up for ever.
+            connection.base, connection.read = received, 0
+            return 0
+        return unread
+
+
+def wire_bytes(frames: Iterable[bytes | bytearray | memoryview]) -> int:
+    """Return what a message's frames take on the wire, ZMTP's lengths and flags included."""
+    num_bytes = 0
+    for frame in frames:
+        length = len(frame)
+        num_bytes += length + (2 if length < 256 else 9)
+    return num_bytes
+
+
+def received_bytes(fileno: int) -> int | None:
+    """Return what the kernel has received on a TCP connection; None if it doesn't say."""
+    if _getsockopt is None:
+        return None
+    length = ctypes.c_uint(_TCP_INFO_BYTES)
+    info = ctypes.create_string_buffer(_TCP_INFO_BYTES)
+    failed = _getsockopt(fileno, socket.IPPROTO_TCP, socket.TCP_INFO, info, ctypes.byref(length))
+    if failed or length.value < _BYTES_RECEIVED_OFFSET + 8:
+        return None
+    found: int = struct.unpack_from("=Q", info, _BYTES_RECEIVED_OFFSET)[0]
+    return found
+
+
+def _kernel_bytes(fileno: int) -> int:
+    """Return how much of it libzmq has not taken yet: no memory of this process."""
+    if sys.platform == "win32":
+        return 0
+    found = array.array("i", [0])
+    try:
+        fcntl.ioctl(fileno, termios.FIONREAD, found)
+    except OSError:
+        return 0
+    return found[0]
+
+
+def _peer_of(fileno: int) -> str:
+    # A descriptor of its own: libzmq may close the other at any moment.
+    try:
+        with socket.socket(fileno=os.dup(fileno)) as connection:
+            host, port, *_ = connection.getpeername()
+    except (OSError, ValueError):
+        return "an unknown peer"
+    return f"{host}:{port}"
+
+
+def _shut_down(fileno: int) -> None:
+    # Python's own socket objects would close the descriptor, which is libzmq's, with them.
+    ctypes.CDLL(None).shutdown(fileno, socket.SHUT_RDWR)
+
+
+_getsockopt = ctypes.CDLL(None).getsockopt if sys.platform == "linux" else None
