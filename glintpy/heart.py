@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from glintpy import config
+from glintpy import config, failpoints
 from glintpy.errors import GlintError, MasterUnreachable, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
@@ -41,6 +41,7 @@ class Identity:
     Attributes:
         address: where a server is reached; empty for a client.
         cluster_id: of the cluster that a server's models belong to.
+        era: of the master that took it last.
     """
 
     member_id: str
@@ -49,6 +50,7 @@ class Identity:
     address: str = ""
     incarnation: int = 0
     cluster_id: str = ""
+    era: str = ""
 
 
 def _nothing(*_: Any) -> None:
@@ -77,6 +79,14 @@ class Listeners:
 class Heart:
     """A member's tie to the master.
 
+    Args:
+        master_address: where the master is reached.
+        identity: who joins.
+        settings: of beats.
+        progress: what the member has done so far; the same twice says that it stands still.
+        listeners: who hears what.
+        highest_model: the highest id among a server's models; 0 if it holds none, and so belongs to no cluster yet.
+
     Threads:
         ``send``, ``wait_joined`` and ``stop`` are safe from any thread.
     """
@@ -89,12 +99,14 @@ class Heart:
         settings: config.MembershipSettings,
         progress: Callable[[], int],
         listeners: Listeners,
+        highest_model: Callable[[], int] = lambda: 0,
         holds_models: Callable[[], bool] = lambda: False,
     ) -> None:
         self._master_address = master_address
         self._identity = identity
         self._settings = settings
         self._progress = progress
+        self._highest_model = highest_model
         self._holds_models = holds_models
         self._listeners = listeners
         self._connection: Connection = connect(master_address)
@@ -108,6 +120,7 @@ class Heart:
         self._next_request_id = 0
         self._joins: set[int] = set()
         self._leave_id = 0
+        self._is_leaving = False
         self._stopping = False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="glintpy-heart", daemon=True)
@@ -145,6 +158,9 @@ class Heart:
     def stop(self, *, say_goodbye: bool = True) -> None:
         """Leave the cluster and end the thread."""
         if say_goodbye and self._is_joined and self._thread.is_alive():
+            # From here on it neither beats nor joins: a master that has heard the word of leaving doesn't know whoever
+            # beats after it, says so, and would take the member again only to lose it.
+            self._is_leaving = True
             self._leave_id = self._new_request_id()
             self.send(wire.encode(Leave(self._leave_id, self._identity.member_id)))
             # Closing at once could overtake the word of leaving.
@@ -190,7 +206,10 @@ class Heart:
                 self._join()
 
     def _beat(self) -> None:
+        failpoints.hit("heart.before_beat")
         self._listeners.beat()
+        if self._is_leaving:
+            return
         if self._is_up and self._is_joined:
             identity = self._identity
             beat = Beat(self._new_request_id(), identity.member_id, identity.incarnation, self._progress())
@@ -199,7 +218,9 @@ class Heart:
             self._join()
 
     def _join(self) -> None:
-        identity = self._identity
+        if self._is_leaving:
+            return
+        identity, highest_model = self._identity, self._highest_model()
         request_id = self._new_request_id()
         self._joins.add(request_id)
         join = Join(
@@ -213,7 +234,9 @@ class Heart:
             identity.incarnation,
             os.getpid(),
             socket.gethostname()[:256],
-            identity.cluster_id if self._holds_models() else "",
+            identity.cluster_id if highest_model or self._holds_models() else "",
+            identity.era if highest_model else "",
+            highest_model,
         )
         self._outbox.appendleft(wire.encode(join))
 
@@ -245,7 +268,9 @@ class Heart:
                 self._joins.clear()
                 self._is_joined = True
                 content = wire.content(message.document)
-                self._identity = replace(self._identity, cluster_id=str(content["cluster_id"]))
+                self._identity = replace(
+                    self._identity, cluster_id=str(content["cluster_id"]), era=str(content["era"])
+                )
                 self._listeners.joined(content)
                 self._answered.set()
             case Failure() if message.request_id in self._joins:

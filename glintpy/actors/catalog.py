@@ -33,6 +33,10 @@ Settle = Callable[[dict[str, Any] | GlintError], None]
 CREATION_S = 60.0
 """How long servers may take to initialise a model before its creation is undone."""
 
+RETURN_S = 5.0
+"""How long a creation waits for one of its servers that was lost meanwhile: one that is started again at once joins
+within two or three seconds, and is then told again what to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -58,6 +62,13 @@ class Model:
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
     deadline: float = 0.0
+    lost: dict[str, float] = field(default_factory=dict)
+    """Servers that were lost while it is made, and when it was seen."""
+
+    @property
+    def is_in_the_making(self) -> bool:
+        """Whether servers are about to make it."""
+        return self.stage in {"reserve", "create"}
 
     @property
     def server_ids(self) -> list[str]:
@@ -238,7 +249,11 @@ class Catalog:
             if taken is not None:
                 raise ModelExists(f"a model {model.info.spec.name!r} was made meanwhile")
             model.is_published = True
-            self._save(model)
+            try:
+                self._save(model)
+            except GlintError:
+                model.is_published = False
+                raise
         return model
 
     def destroy(self, model_id: int, alive: set[str], now: float, settle: Settle) -> None:
@@ -275,28 +290,42 @@ class Catalog:
         else:
             self._proceed(model)
 
-    def server_lost(self, server_id: str) -> None:
-        """Undo what waits for a server that is gone."""
+    def server_lost(self, server_id: str, now: float) -> None:
+        """Expect no answer of a server that is gone, unless it comes back soon; told again while it is gone."""
         for model in list(self._models.values()):
-            if server_id not in model.pending:
-                continue
-            model.pending.discard(server_id)
-            if model.stage == "destroy":
+            if model.stage == "destroy" and server_id in model.pending:
+                model.pending.discard(server_id)
                 self._proceed(model)
-            else:
-                self._undo(
-                    model, ServerLost(f"a server was lost while model {model.info.spec.name!r} was made")
-                )
+            elif model.is_in_the_making and server_id in model.server_ids:
+                model.lost.setdefault(server_id, now)
+
+    def server_joined(self, server_id: str) -> None:
+        """Tell a server that came back, or whose connection did, again what it may not have heard or may have lost.
+
+        What it reserved went with its process, and so may what it had made of a model that is not ready: it is asked
+        for the whole step again. One that has done it already just says so. What is to end there it forgets by
+        itself, since its answer to joining doesn't list it.
+        """
+        for model in list(self._models.values()):
+            if model.stage == "destroy" and server_id in model.pending:
+                model.pending.discard(server_id)
+                self._proceed(model)
+            elif model.is_in_the_making and server_id in model.server_ids:
+                model.lost.pop(server_id, None)
+                model.pending.add(server_id)
+                self._send(model, "reserve" if model.stage == "reserve" else "create", {server_id})
 
     def tick(self, now: float) -> None:
         """Undo what takes too long."""
         for model in list(self._models.values()):
-            if model.stage == "ready" or now < model.deadline:
-                continue
-            if model.stage == "destroy":
+            if model.stage == "destroy" and now >= model.deadline:
                 model.pending.clear()
                 self._proceed(model)
-            else:
+            elif model.is_in_the_making and any(now - since >= RETURN_S for since in model.lost.values()):
+                self._undo(
+                    model, ServerLost(f"a server was lost while model {model.info.spec.name!r} was made")
+                )
+            elif model.is_in_the_making and now >= model.deadline:
                 self._undo(model, ServerLost(f"servers took more than {CREATION_S:.0f} s to make the model"))
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -337,13 +366,18 @@ class Catalog:
         self.orders.extend(Order(server_id, kind, model.info.model_id) for server_id in ordered)
 
     def _proceed(self, model: Model) -> None:
-        if model.pending:
+        if model.pending or model.lost:
             return
         if model.stage == "reserve":
             self._order(model, "create")
         elif model.stage == "create":
+            try:
+                self._save(model)
+            except GlintError as error:
+                # Ready is what a master that starts again knows, too.
+                self._undo(model, error)
+                return
             model.stage = "ready"
-            self._save(model)
             self._settle(model, model.info.to_content())
         elif model.stage == "destroy":
             del self._models[model.info.model_id]

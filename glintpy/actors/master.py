@@ -81,6 +81,8 @@ class MasterActor(RequestActor):
         for content in registry.models():
             self.catalog.restore(Model.from_content(content))
         self._started = clock()
+        self._awaited = {server.member_id for server in self.members.servers()}
+        self._postponed: list[tuple[bytes, CreateModel | ClusterState]] = []
         self._asked: dict[int, Order] = {}
         self._request_ids = itertools.count(1)
         self._num_disconnects = 0
@@ -88,7 +90,14 @@ class MasterActor(RequestActor):
 
     def handle(self, peer: bytes, message: Message) -> Message | Later | None:
         """Return the answer to a member."""
-        answer = self._answer(peer, message, self.clock())
+        now = self.clock()
+        if isinstance(message, CreateModel | ClusterState) and self._awaits_servers(now):
+            self._postponed.append((peer, message))
+            return LATER
+        answer = self._answer(peer, message, now)
+        if isinstance(message, Join):
+            self._taken(peer, message, answer, now)
+            answer = LATER
         self._send_orders()
         return answer
 
@@ -100,7 +109,7 @@ class MasterActor(RequestActor):
             case Join():
                 return self._join(peer, message, now)
             case Leave():
-                self._leave(message)
+                self._leave(message, now)
                 return Done(message.request_id, wire.document({}))
             case CreateModel():
                 return self._create(peer, message, now)
@@ -135,22 +144,67 @@ class MasterActor(RequestActor):
                 f"server {message.name} holds models of cluster {message.cluster_id}, and this master's cluster is "
                 f"{self.cluster_id}: start the master with its old --data-dir, or the server with an empty one"
             )
+        if message.is_server:
+            self.registry.check_not_older(message.era, message.highest_model)
+        known_before = self.members.server(message.member_id)
         member = self.members.join(message, peer, now)
         if member.is_server:
+            if known_before is not None and known_before.incarnation != member.incarnation:
+                # Whatever its last process may still have said is not this one's answer.
+                self._expect_nothing_of(member.member_id)
             known = KnownServer(
                 member.member_id, member.name, member.address, member.incarnation, member.host
             )
             self.registry.save_server(known, position=member.order)
         models = self.catalog.ids_on(member.member_id) if member.is_server else []
         return self._done(
-            message, {"cluster_id": self.cluster_id, "models": models, "beat_s": self.settings.beat_s}
+            message,
+            {
+                "cluster_id": self.cluster_id,
+                "era": self.registry.era,
+                "models": models,
+                "beat_s": self.settings.beat_s,
+            },
         )
 
-    def _leave(self, message: Leave) -> None:
+    def _taken(self, peer: bytes, message: Join, answer: Message | Later | None, now: float) -> None:
+        """Send a new member its answer, and only behind it what was kept for it."""
+        # A server forgets what its answer doesn't list: what it is told to make must not overtake that.
+        if isinstance(answer, Message):
+            self.answer(peer, answer)
+        if message.is_server:
+            self._awaited.discard(message.member_id)
+            self.catalog.server_joined(message.member_id)
+            self._catch_up(now)
+
+    def _awaits_servers(self, now: float) -> bool:
+        """Whether servers that an earlier master knew may yet join this one.
+
+        They take a second. Who would make a model until then would make it on some of them, and who would ask for
+        their states would hear that they are lost, and give up what is under way to them.
+        """
+        if now - self._started > self.settings.silent_s:
+            self._awaited.clear()
+        return bool(self._awaited)
+
+    def _catch_up(self, now: float) -> None:
+        """Answer what was kept until the servers were back."""
+        if not self._postponed or self._awaits_servers(now):
+            return
+        postponed, self._postponed = self._postponed, []
+        for peer, message in postponed:
+            try:
+                answer = self._answer(peer, message, now)
+            except Exception as error:  # noqa: BLE001 - whatever one request meets is its own answer
+                answer = self.failure(message.request_id, error)
+            if isinstance(answer, Message):
+                self.answer(peer, answer)
+
+    def _leave(self, message: Leave, now: float) -> None:
         server = self.members.server(message.member_id)
         self.members.leave(message.member_id)
         if server is not None:
-            self._give_up(server.member_id)
+            self._give_up(server.member_id, now)
             if not self.catalog.ids_on(server.member_id):
                 # It held nothing: nobody waits for its return.
                 self.members.forget(server.member_id)
@@ -162,14 +216,18 @@ class MasterActor(RequestActor):
         self.members.tick(now)
         for server in self.members.servers():
             if server.state in {"lost", "stopped"}:
-                self._give_up(server.member_id)
+                self._give_up(server.member_id, now)
         self.catalog.tick(now)
+        self._catch_up(now)
         self._send_orders()
 
-    def _give_up(self, server_id: str) -> None:
-        """Expect no answer of a server any more."""
+    def _give_up(self, server_id: str, now: float) -> None:
+        """Expect no answer of a server that is gone."""
+        self._expect_nothing_of(server_id)
+        self.catalog.server_lost(server_id, now)
+
+    def _expect_nothing_of(self, server_id: str) -> None:
         self._asked = {asked: order for asked, order in self._asked.items() if order.server_id != server_id}
-        self.catalog.server_lost(server_id)
 
     def _find_lost_connections(self) -> None:
         # A ROUTER doesn't say whose connection ended, only that one did. So everybody is sent a few bytes: who
@@ -229,7 +287,7 @@ class MasterActor(RequestActor):
             if reached:
                 self._asked[request_id] = order
             elif server is not None and message is not None:
-                self.catalog.server_lost(order.server_id)
+                self.catalog.server_lost(order.server_id, self.clock())
 
     def _message(self, order: Order, request_id: int) -> Message | None:
         if order.kind == "destroy":

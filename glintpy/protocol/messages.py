@@ -343,6 +343,10 @@ class Join(Message):
     host: str = rule(Text(256))
     cluster_id: str = rule(Text(64))
     """Of the cluster that a server's models belong to; empty if it has none."""
+    era: str = rule(Text(64))
+    """Of the master that took the server last; empty where ``cluster_id`` is."""
+    highest_model: int = rule(Int())
+    """The highest id among the server's models; 0 if it has none."""
 
 
 @_message

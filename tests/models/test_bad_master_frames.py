@@ -247,6 +247,8 @@ def a_join(peer: RawPeer, **changes: Any) -> Join:
         pid=1,
         host="elsewhere",
         cluster_id="",
+        era="",
+        highest_model=0,
     )
     return replace(join, **changes)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glintpy.actors.catalog import CREATION_S, Catalog, Model, Order, Request
+from glintpy.actors.catalog import CREATION_S, RETURN_S, Catalog, Model, Order, Request
 from glintpy.errors import (
+    ConfigError,
     GlintError,
     ModelExists,
     ModelNotFound,
@@ -46,13 +47,21 @@ class Master:
         ids = itertools.count(1)
         self.saved: dict[int, dict[str, Any]] = {}
         self.told: list[dict[str, Any] | GlintError] = []
+        self.disk_is_full = False
         self.catalog = Catalog(
-            save=lambda model: self.saved.update({model.info.model_id: model.to_content()}),
+            save=self._save,
             drop=self._drop,
             new_model_id=lambda: next(ids),
         )
 
+    def _save(self, model: Model) -> None:
+        if self.disk_is_full:
+            raise ConfigError("can't write: the disk is full")
+        self.saved[model.info.model_id] = model.to_content()
+
     def _drop(self, model_id: int) -> None:
+        if self.disk_is_full:
+            raise ConfigError("can't write: the disk is full")
         self.saved.pop(model_id, None)
 
     def create(
@@ -152,22 +161,99 @@ def test_a_refusal_undoes_everything_at_once(master: Master) -> None:
     assert list(master.saved) == [3]
 
 
-def test_a_server_that_is_lost_in_the_middle_undoes_it(master: Master) -> None:
+def test_a_server_that_is_lost_in_the_middle_and_stays_away_undoes_it(master: Master) -> None:
+    for lost, has_answered in (("s2", False), ("s1", True)):
+        master.create(a_request())
+        orders = master.orders()
+        master.catalog.answered(orders[0], None)
+        if has_answered:
+            master.catalog.answered(orders[1], None)
+            orders = master.orders()
+            master.catalog.answered(orders[0], None)  # what it has done went with it
+        master.catalog.server_lost("s3", 0.0)  # holds no part
+        for second in (10.0, 10.25, 12.0):  # said as long as it is away
+            master.catalog.server_lost(lost, second)
+        master.catalog.tick(10.0 + RETURN_S - 0.1)
+        assert master.told == []
+        master.catalog.tick(10.0 + RETURN_S)
+        error = master.error()
+        assert isinstance(error, ServerLost)
+        assert "'m'" in str(error)
+        assert [(order.server_id, order.kind) for order in master.orders()] == [
+            ("s1", "destroy"),
+            ("s2", "destroy"),
+        ]
+        assert master.saved == {}
+        master.told.clear()
+
+
+@pytest.mark.parametrize("stage", ["reserve", "create"])
+@pytest.mark.parametrize("is_noticed", [True, False])
+@pytest.mark.parametrize("has_answered", [True, False])
+def test_a_server_that_comes_back_in_the_middle_is_told_again(
+    master: Master, stage: str, is_noticed: bool, has_answered: bool
+) -> None:
     master.create(a_request())
     orders = master.orders()
-    master.catalog.server_lost("s3")  # holds no part
+    if stage == "create":
+        for order in orders:
+            master.catalog.answered(order, None)
+        orders = master.orders()
+    if has_answered:
+        master.catalog.answered(orders[1], None)
+    if is_noticed:
+        master.catalog.server_lost("s2", 1.0)
     master.catalog.answered(orders[0], None)
-    master.catalog.server_lost("s1")  # has answered: its part of this stage is done
+    if not (has_answered and not is_noticed):
+        assert master.orders() == []  # it waits for the other
+        master.catalog.server_joined("s2")
+        again = master.orders()
+        assert again == [Order("s2", stage, 1)]  # type: ignore[arg-type]
+        master.catalog.answered(again[0], None)
+        if stage == "reserve":
+            master.answer_all()
+    else:
+        master.answer_all()
+    master.catalog.tick(1.0 + RETURN_S)
+    (content,) = master.told
+    assert isinstance(content, dict)
+    assert list(master.saved) == [1]
+
+
+def test_what_ends_on_a_server_that_joins_again_is_ended(master: Master) -> None:
+    master.made()
+    master.catalog.destroy(1, ALIVE, 0.0, master.told.append)
+    orders = master.orders()
+    master.catalog.answered(orders[0], None)
     assert master.told == []
-    master.catalog.server_lost("s2")
-    error = master.error()
-    assert isinstance(error, ServerLost)
-    assert "'m'" in str(error)
-    assert [(order.server_id, order.kind) for order in master.orders()] == [
-        ("s1", "destroy"),
-        ("s2", "destroy"),
-    ]
-    assert master.saved == {}
+    master.catalog.server_joined("s2")  # its answer doesn't list the model
+    assert master.told == [{}]
+    assert master.orders() == []
+
+
+def test_what_can_not_be_written_down_has_not_happened(master: Master) -> None:
+    master.disk_is_full = True
+    master.create(a_request())
+    for _ in range(2):
+        for order in master.orders():
+            master.catalog.answered(order, None)
+    assert isinstance(master.error(), ConfigError)
+    assert [order.kind for order in master.orders()] == ["destroy", "destroy"]
+    assert master.catalog.ids_on("s1") == []
+    master.disk_is_full = False
+    master.told.clear()
+    hidden = master.made(a_request("hidden", publish=False))["model_id"]
+    kept = master.made(a_request("kept"))["model_id"]
+    master.disk_is_full = True
+    with pytest.raises(ConfigError):
+        master.catalog.publish(hidden)
+    with pytest.raises(ConfigError):
+        master.catalog.destroy(kept, ALIVE, 0.0, master.told.append)
+    assert [model.info.model_id for model in master.catalog.models()] == [kept]
+    assert master.orders() == []
+    master.disk_is_full = False
+    assert master.catalog.publish(hidden).is_published
+    assert master.saved[hidden]["is_published"]
 
 
 def test_a_server_that_takes_too_long_undoes_it(master: Master) -> None:
@@ -182,7 +268,8 @@ def test_a_server_that_takes_too_long_undoes_it(master: Master) -> None:
 def test_a_ready_model_is_never_too_late(master: Master) -> None:
     master.made()
     master.catalog.tick(1e9)
-    master.catalog.server_lost("s1")
+    master.catalog.server_lost("s1", 1e9)
+    master.catalog.tick(2e9)
     assert len(master.catalog.models()) == 1
 
 
@@ -212,7 +299,8 @@ def test_exist_ok_gives_all_who_wish_the_same(master: Master) -> None:
 def test_all_who_wait_hear_of_a_failure(master: Master) -> None:
     for _ in range(3):
         master.create(a_request(exist_ok=True))
-    master.catalog.server_lost("s1")
+    master.catalog.server_lost("s1", 0.0)
+    master.catalog.tick(RETURN_S)
     assert len(master.told) == 3
     assert all(isinstance(error, ServerLost) for error in master.told)
 
@@ -294,7 +382,7 @@ def test_destroying_does_not_wait_for_the_lost(master: Master) -> None:
     master.catalog.destroy(1, {"s2"}, 0.0, master.told.append)
     assert master.orders() == [Order("s2", "destroy", 1)]
     assert master.told == []
-    master.catalog.server_lost("s2")
+    master.catalog.server_lost("s2", 0.0)
     assert master.told == [{}]
     master.made()
     master.catalog.destroy(2, set(), 0.0, master.told.append)

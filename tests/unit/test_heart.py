@@ -29,7 +29,7 @@ from glintpy.protocol.messages import (
     Message,
     ServerStatus,
 )
-from glintpy.testing.waiting import receive_from
+from glintpy.testing.waiting import receive_from, until
 from glintpy.transport import Delivery, listen
 
 WAIT_S = 60.0
@@ -37,6 +37,12 @@ WAIT_S = 60.0
 Kind = TypeVar("Kind", bound=Message)
 
 _names = itertools.count()
+
+
+def taken(request_id: int, cluster_id: str = "cluster-1") -> Done:
+    """Return a master's answer to a join."""
+    content = {"cluster_id": cluster_id, "era": f"era of {cluster_id}", "models": [3], "beat_s": 1}
+    return Done(request_id, wire.document(content))
 
 
 class Master:
@@ -65,7 +71,7 @@ class Master:
 
     def accept(self, *, cluster_id: str = "cluster-1") -> Join:
         join = self.next_of(Join)
-        self.say(Done(join.request_id, wire.document({"cluster_id": cluster_id, "models": [3], "beat_s": 1})))
+        self.say(taken(join.request_id, cluster_id))
         return join
 
     def refuse(self, error: GlintError) -> None:
@@ -79,7 +85,7 @@ class Master:
 class Member:
     """A heart, and what it told its listeners."""
 
-    def __init__(self, address: str, *, holds_models: bool = False, beat_s: float = 0.01) -> None:
+    def __init__(self, address: str, *, highest_model: int = 0, beat_s: float = 0.01) -> None:
         self.joined: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self.changed: SimpleQueue[int] = SimpleQueue()
         self.arrived: SimpleQueue[list[wire.Buffer]] = SimpleQueue()
@@ -89,11 +95,17 @@ class Member:
         self.heart = Heart(
             address,
             Identity(
-                "member", "name", is_server=True, address="tcp://here:1", incarnation=4, cluster_id="old"
+                "member",
+                "name",
+                is_server=True,
+                address="tcp://here:1",
+                incarnation=4,
+                cluster_id="old",
+                era="of old",
             ),
             settings=MembershipSettings(beat_s=beat_s),
             progress=lambda: self.progress,
-            holds_models=lambda: holds_models,
+            highest_model=lambda: highest_model,
             listeners=Listeners(
                 joined=self.joined.put,
                 changed=self.changed.put,
@@ -132,7 +144,9 @@ def test_it_joins_with_its_identity(master: Master, member: Member) -> None:
         4,
     )
     assert join.is_server
-    assert join.cluster_id == "", "it holds no models, so any cluster's master may have it"
+    assert (join.cluster_id, join.era, join.highest_model) == ("", "", 0), (
+        "it holds no models, so any cluster's master may have it"
+    )
     member.heart.wait_joined(WAIT_S)
     assert member.joined.get(timeout=WAIT_S)["models"] == [3]
 
@@ -169,14 +183,16 @@ def test_who_is_not_known_any_more_joins_again(master: Master, member: Member) -
 
 
 def test_it_joins_a_master_that_came_back_and_names_its_cluster(master: Master) -> None:
-    member = Member(master.listener.address, holds_models=True)
+    member = Member(master.listener.address, highest_model=7)
     try:
-        assert master.accept().cluster_id == "old"
+        join = master.accept()
+        assert (join.cluster_id, join.era, join.highest_model) == ("old", "of old", 7)
         member.joined.get(timeout=WAIT_S)
         address = master.listener.address
         master.close()
         master.listener = listen(address)
-        assert master.accept().cluster_id == "cluster-1", "what it was told last"
+        join = master.accept()
+        assert (join.cluster_id, join.era) == ("cluster-1", "era of cluster-1"), "what it was told last"
         member.joined.get(timeout=WAIT_S)
         master.next_of(Beat)
     finally:
@@ -227,6 +243,26 @@ def test_it_says_goodbye_and_waits_until_it_is_heard(master: Master, member: Mem
     member.heart.stop()  # again does nothing
 
 
+def test_one_that_leaves_neither_beats_nor_joins_any_more(master: Master, member: Member) -> None:
+    # A master that has heard the word of leaving doesn't know who beats after it, and says so. Joining again then
+    # would be the last thing it hears of a member that is gone the next moment: lost, instead of stopped.
+    master.accept()
+    member.heart.wait_joined(WAIT_S)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(member.heart.stop)
+        leave = master.next_of(Leave)
+        beats = member.num_beats
+        master.say(BeatSeen(1, known=False, changes=0))
+        until(lambda: member.num_beats > beats + 3, what="it would have beaten several times")
+        master.say(Done(leave.request_id, wire.document({})))
+        stopping.result(WAIT_S)
+    heard = []
+    while (arrived := master.listener.receive()) is not None:
+        heard += wire.decode_all(arrived[1])
+    # One beat may have been on its way when the leaving began.
+    assert [type(message) for message in heard] in ([], [Beat])
+
+
 def test_it_goes_without_a_word_when_told_so(master: Master, member: Member) -> None:
     master.accept()
     member.heart.wait_joined(WAIT_S)
@@ -263,9 +299,9 @@ def test_what_cannot_be_read_is_dropped_and_the_heart_beats_on(
 
 def test_late_answers_of_a_join_before_change_nothing(master: Master, member: Member) -> None:
     first = master.next_of(Join)
-    master.say(Done(first.request_id + 1000, wire.document({"cluster_id": "wrong", "models": []})))
+    master.say(taken(first.request_id + 1000, "wrong"))
     master.say(Failure(first.request_id + 1001, 0, code_of(Expelled()), 0, "wrong"))
-    master.say(Done(first.request_id, wire.document({"cluster_id": "right", "models": []})))
+    master.say(taken(first.request_id, "right"))
     member.heart.wait_joined(WAIT_S)
     assert member.joined.get(timeout=WAIT_S)["cluster_id"] == "right"
     assert member.refused.empty()

@@ -28,6 +28,8 @@ def a_join(member_id: str = "s1", **changes: Any) -> Join:
         pid=100,
         host="host",
         cluster_id="",
+        era="",
+        highest_model=0,
     )
     return replace(join, **changes)
 
