@@ -97,6 +97,7 @@ class Client:
         seed: int = 0,
         updater: str = "add",
         finite: bool = False,
+        durability: config.Durability | None = None,
     ) -> BigMatrix:
         """Make a matrix on the cluster's servers.
 
@@ -112,6 +113,8 @@ class Client:
             seed: of random values: the same on any number of servers and under any partitioner.
             updater: how pushes are applied: ``"add"``.
             finite: refuse NaN and infinities.
+            durability: what an acknowledged push survives: ``"memory"``: nothing; ``"process"``: the end of its
+                server's process; ``"disk"``: a power cut. None: the cluster's level.
 
         Returns:
             A handle; used as a context manager it destroys the model at the end.
@@ -119,7 +122,7 @@ class Client:
         Raises:
             ShapeError: sizes that aren't integers of at least 0.
             DTypeError: another dtype, or initial values that it can't hold.
-            ConfigError: an unknown partitioner, updater or init.
+            ConfigError: an unknown partitioner, updater, init or durability; a level that a server doesn't offer.
             ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
             NotEnoughServers: there is no server.
             NotEnoughMemory: it doesn't fit; nothing was allocated anywhere.
@@ -138,6 +141,7 @@ class Client:
             seed=seed,
             updater=updater,
             finite=finite,
+            durability=durability or "",
         )
 
     def vector(
@@ -153,6 +157,7 @@ class Client:
         seed: int = 0,
         updater: str = "add",
         finite: bool = False,
+        durability: config.Durability | None = None,
     ) -> BigVector:
         """Make a vector on the cluster's servers.
 
@@ -167,6 +172,7 @@ class Client:
             seed: as of ``matrix``.
             updater: as of ``matrix``.
             finite: as of ``matrix``.
+            durability: as of ``matrix``.
 
         Raises:
             What ``matrix`` raises.
@@ -184,6 +190,7 @@ class Client:
             seed=seed,
             updater=updater,
             finite=finite,
+            durability=durability or "",
         )
 
     def open(
@@ -244,6 +251,7 @@ class Client:
         name: str | None = None,
         partitioner: str | Partitioner | None = None,
         partitions_per_server: int | None = None,
+        durability: config.Durability | None = None,
         progress: bool | None = None,
     ) -> BigMatrix | BigVector:
         """Make a model from a saved one, on any number of servers and with any partitioner.
@@ -255,6 +263,7 @@ class Client:
             name: of the new model; None: the saved one's.
             partitioner: of the new model; None: the saved one's (a custom one must be given).
             partitions_per_server: of the new model; None: the saved one's.
+            durability: of the new model; None: what the saved one asked for.
             progress: show a bar; None: if a terminal is watching.
 
         Raises:
@@ -277,6 +286,7 @@ class Client:
             partitions_per_server=(
                 saved.partitions_per_server if partitions_per_server is None else partitions_per_server
             ),
+            durability=saved.durability if durability is None else durability,
         )
         with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
             done = 0

@@ -8,7 +8,7 @@ numbers. Nothing reads an environment variable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -17,6 +17,11 @@ MASTER_PORT = 13370
 """The default port of a master; Glint's own, so that its users feel at home."""
 
 DEFAULT_ADDRESS = f"tcp://127.0.0.1:{MASTER_PORT}"
+
+Durability = Literal["memory", "process", "disk"]
+"""What an acknowledged push survives: nothing; the end of its server's process; a power cut."""
+
+DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 
 # --- the wire -------------------------------------------------------------------------------------------
 
@@ -116,6 +121,8 @@ class ServerSettings:
     """Cells touched between two looks into the mailbox: about 2 ms of work."""
     memory_limit: int | None = None
     """Bytes for models; None: what the machine and its cgroup leave free."""
+    durability: Durability = "process"
+    """The level of models that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,8 @@ class MembershipSettings:
     """Beats without progress of the data actor after which a server counts as hung: noticed within 10 s."""
     client_gone_s: float = 10.0
     """Silence after which a client is forgotten; longer than a server's, since nothing depends on it."""
+    lock_wait_s: float = 10.0
+    """How long a server that starts waits for the one before it to let go of its folder."""
     join_timeout_s: float = 10.0
     """How long joining a master may take before the member gives up."""
     tick_s: float = 0.25

@@ -27,6 +27,8 @@ NAMES = frozenset(
         "push.recorded",
         "push.flag_cleared",
         "push.before_ack",
+        "recover.before_undo",
+        "recover.undone",
         "pull.before_copy",
         "pull.before_send",
         "log.before_write",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import socket
 import threading
 import time
@@ -14,21 +13,20 @@ from typing import Any
 
 from glintpy import config
 from glintpy.actors.base import RequestActor, Stop
+from glintpy.actors.home import Home
 from glintpy.actors.mailbox import SocketMailbox
 from glintpy.actors.master import MasterActor
 from glintpy.actors.outlet import Outlet
+from glintpy.actors.receipts import Receipts
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
-from glintpy.actors.shelf import Shelf
 from glintpy.errors import AccessDenied, ConfigError, GlintError
 from glintpy.heart import Frames, Heart, Identity, Listeners
 from glintpy.protocol.spec import check_name
-from glintpy.storage.journal import Journal
 from glintpy.storage.registry import Registry
 from glintpy.transport import Listener, listen, scheme_of
 
 logger = logging.getLogger("glintpy.nodes")
 
-JOURNAL_NAME = "server.journal"
 STOP_S = 10.0
 """How long a node may take to stop before its process goes without it."""
 
@@ -115,20 +113,23 @@ def start_server(
     membership: config.MembershipSettings | None = None,
     on_refused: Callable[[GlintError], None] | None = None,
     keep_trying: Callable[[], bool] = lambda: True,
+    receipts: type[Receipts] = Receipts,
 ) -> Node:
     """Start a server in this process and join the master.
 
     Args:
         master: the master's address.
-        address: where to listen; port 0 takes any free one.
+        address: where to listen; port 0 takes the one that this folder's server had before, or any free one.
         advertise: the address that others are told; None: the one listened at.
         name: for people to read; None: made from its id.
-        data_dir: where values and receipts lie; None: in memory only.
+        data_dir: where values and receipts lie; None: a private folder, which goes when the server is stopped in
+            good order, or nothing at all at level ``memory``.
         insecure: allow an address that others than this machine's programs can reach.
         settings: limits.
         membership: heartbeats and the time to join.
         on_refused: called when the master refuses the server after it had joined; None: log it.
         keep_trying: asked now and then while the master doesn't answer; False gives up.
+        receipts: the class that counts pushes; drills put a defective one in.
 
     Raises:
         AccessDenied: an address beyond loopback without ``insecure``.
@@ -139,9 +140,17 @@ def start_server(
     check_reach(address, insecure=insecure)
     _check_names(master, name)
     membership = membership or config.MembershipSettings()
-    folder = None if data_dir is None else Path(data_dir)
+    settings = settings or config.ServerSettings()
+    home = Home.open(
+        None if data_dir is None else Path(data_dir),
+        settings,
+        wait_s=membership.lock_wait_s,
+        keep_trying=keep_trying,
+    )
     control = _Control()
-    actor, listener = _build_server(folder, address, settings or config.ServerSettings(), membership, control)
+    actor, listener = _build_server(
+        home, address, settings, control, tick_s=membership.tick_s, receipts=receipts
+    )
     journal, shelf = actor.journal, actor.shelf
     identity = Identity(
         journal.server_id,
@@ -149,7 +158,7 @@ def start_server(
         is_server=True,
         address=_advertised(listener, advertise),
         incarnation=journal.incarnation,
-        cluster_id=_read_cluster_id(folder),
+        cluster_id=home.cluster_id,
     )
     heart = control.heart = Heart(
         master,
@@ -158,7 +167,7 @@ def start_server(
         progress=lambda: actor.progress,
         holds_models=lambda: shelf.num_models > 0,
         listeners=Listeners(
-            joined=lambda content: _joined(actor, folder, content),
+            joined=lambda content: _joined(actor, home, content),
             arrived=lambda frames: actor.tell(FromMaster(frames)),
             refused=on_refused or _log_refusal,
         ),
@@ -172,30 +181,39 @@ def start_server(
     except BaseException:  # a signal, too: what is open must be closed in good order
         node.stop()
         raise
+    if home.is_private:
+        logger.info(
+            "models lie in %s while this server runs; should it be killed: --data-dir %s", *[home.folder] * 2
+        )
     return node
 
 
 def _build_server(
-    folder: Path | None,
+    home: Home,
     address: str,
     settings: config.ServerSettings,
-    membership: config.MembershipSettings,
     control: _Control,
+    *,
+    tick_s: float,
+    receipts: type[Receipts],
 ) -> tuple[ServerActor, Listener]:
-    """Open a server's files and socket and put its actor over them, not yet running."""
-    journal = _open_journal(folder, settings)
+    """Open a server's models and socket and put its actor over them, not yet running."""
+    journal = home.journal
     try:
-        listener = listen(address)
+        listener = _listen_again(home, address)
     except GlintError:
         journal.close(clean=True)
+        home.remove_if_private()
         raise
     try:
-        shelf = Shelf(None if folder is None else folder / "models", memory_limit=settings.memory_limit)
+        shelf = home.open_shelf(settings)
+        home.last_address = listener.address
     except GlintError:
         listener.close()
         journal.close(clean=True)
+        home.remove_if_private()
         raise
-    mailbox = SocketMailbox(listener, tick_s=membership.tick_s)
+    mailbox = SocketMailbox(listener, tick_s=tick_s)
     actor = ServerActor(
         mailbox,
         Outlet(listener, bytes_max=settings.answers_bytes_max),
@@ -204,13 +222,27 @@ def _build_server(
         settings=settings,
         control=control,
         clock=time.monotonic,
+        receipts=receipts(journal, settings),
     )
     actor.at_stop.extend([listener.close, mailbox.close])
+    actor.at_stop.append(lambda: None if actor.is_killed else home.remove_if_private())
     return actor, listener
 
 
-def _joined(actor: ServerActor, folder: Path | None, content: dict[str, Any]) -> None:
-    _write_cluster_id(folder, str(content["cluster_id"]))
+def _listen_again(home: Home, address: str) -> Listener:
+    """Listen where this folder's server did before, if any port will do: clients find it without asking."""
+    before = home.last_address
+    host, _, port = address.rpartition(":")
+    if port == "0" and before.rpartition(":")[0] == host:
+        try:
+            return listen(before)
+        except ConfigError as error:
+            logger.info("listens at another port than before: %s", error)
+    return listen(address)
+
+
+def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:
+    home.cluster_id = str(content["cluster_id"])
     actor.tell(Admitted(frozenset(int(model_id) for model_id in content["models"])))
 
 
@@ -258,28 +290,6 @@ def _log_refusal(error: GlintError) -> None:
     logger.error("the master refused this server: %s", error)
 
 
-def _open_journal(folder: Path | None, settings: config.ServerSettings) -> Journal:
-    server_id = os.urandom(8).hex()
-    if folder is None:
-        return Journal.create(None, server_id, settings.sessions_max)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"can't make the directory {folder}: {error.strerror}") from error
-    path = folder / JOURNAL_NAME
-    if not path.exists():
-        return Journal.create(path, server_id, settings.sessions_max)
-    journal = Journal.open(path)
-    now = time.monotonic()
-    for session in journal.sessions():
-        if journal.was_clean:
-            session.last_heard = now  # the clock of another process, or of another boot, says nothing here
-        else:
-            # Its models count as lost; receipts without their data would lie.
-            journal.end(session.session_id)
-    return journal
-
-
 def _advertised(listener: Listener, advertise: str | None) -> str:
     if advertise is not None:
         if "://" in advertise:
@@ -291,14 +301,3 @@ def _advertised(listener: Listener, advertise: str | None) -> str:
     if listener.address.startswith("tcp://") and host.strip("[]") in {"0.0.0.0", "::", "*"}:  # noqa: S104 - told apart, not bound
         return f"tcp://{socket.gethostname()}:{port}"
     return listener.address
-
-
-def _read_cluster_id(folder: Path | None) -> str:
-    if folder is None or not (folder / "cluster").exists():
-        return ""
-    return (folder / "cluster").read_text().strip()[:64]
-
-
-def _write_cluster_id(folder: Path | None, cluster_id: str) -> None:
-    if folder is not None and _read_cluster_id(folder) != cluster_id:
-        (folder / "cluster").write_text(cluster_id + "\n")

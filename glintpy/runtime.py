@@ -93,6 +93,7 @@ class Runtime:
                         settings=self.settings,
                         new_request_id=self.new_request_id,
                         random_source=self._random,
+                        server_id=server_id,
                     )
                     self._endpoint.add(server_id, address, session)
 
@@ -245,6 +246,9 @@ class Runtime:
             if server["id"] in self._lost:
                 self._endpoint.fail(server["id"], self._server_lost(server["id"]))
             else:
+                link = self._endpoint.link_of(server["id"])
+                if isinstance(link, Session):
+                    link.incarnation = max(link.incarnation, int(server["incarnation"]))
                 self._endpoint.move(server["id"], server["address"])
 
     def _connection_changed(self, key: Hashable, is_up: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 import pykka
 from pykka import ActorRegistry
 
+from glintpy import failpoints
 from glintpy.actors.mailbox import Arrival, Idle, Letter, Tick
 from glintpy.actors.outlet import Outlet
 from glintpy.errors import GlintError, RemoteProtocolError
@@ -81,7 +82,8 @@ class RequestActor(pykka.ThreadingActor):
         self.at_stop: list[Callable[[], None]] = []
         """Called in the actor's thread when it stops, after its own state is closed."""
         self.num_malformed = 0
-        self._is_killed = False
+        self.is_killed = False
+        """Whether it is to leave its files as a killed process would."""
         self._noisy_peers: set[bytes] = set()
 
     def launch(self) -> None:
@@ -119,12 +121,12 @@ class RequestActor(pykka.ThreadingActor):
 
     def leave_files_as_killed(self) -> None:
         """Have the stop that follows leave everything as ``kill -9`` would."""
-        self._is_killed = True
+        self.is_killed = True
 
     def on_stop(self) -> None:
         """Close everything in good order; pykka calls this in the actor's thread."""
         try:
-            if self._is_killed:
+            if self.is_killed:
                 self.abandon_state()
             else:
                 self.close_state()
@@ -141,6 +143,7 @@ class RequestActor(pykka.ThreadingActor):
 
     def on_receive(self, message: Any) -> None:
         """Handle one message of the mailbox."""
+        failpoints.hit("actor.before_message")
         self.progress += 1
         try:
             match message:

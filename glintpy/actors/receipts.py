@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from glintpy import config
+from glintpy import config, failpoints
 from glintpy.errors import Expelled, GlintError, ProtocolMismatch, RemoteFailure
 from glintpy.protocol.failures import APPLIED, PASSED_OVER, code_of, error_of
 from glintpy.protocol.messages import (
@@ -79,6 +79,7 @@ class Receipts:
             session.advance(message.floor)
         else:
             # A greeting that is repeated, because its answer was lost, gets the same session again.
+            failpoints.hit("session.before_open")
             session = self._journal.find_client(message.client_id) or self._journal.open_session(
                 self._new_session_id(), message.client_id, now
             )
@@ -135,8 +136,13 @@ class Receipts:
             self._refusals[session.session_id, message.sequence] = str(refusal)
             raise
         session.record(message.sequence, APPLIED)
+        failpoints.hit("push.recorded")
+        self._journal.settle()
+        failpoints.hit("push.flag_cleared")
         self.num_pushes += 1
-        return self._receipt(message, read)
+        receipt = self._receipt(message, read)
+        failpoints.hit("push.before_ack")
+        return receipt
 
     def pull(self, message: Pull, now: float, *, read: Read) -> Message:
         """Read one part, if everything that its client issued before has been handled.

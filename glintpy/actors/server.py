@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from glintpy import config
+from glintpy import config, failpoints
 from glintpy.actors.base import Inbox, Later, RequestActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
@@ -145,12 +145,23 @@ class ServerActor(RequestActor):
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
             shard.check_pull(selection, config.FRAME_BYTES_MAX)
-        shard.push(selection, message.values, assign=message.assign)
+        if shard.undo is None:
+            shard.push(selection, message.values, assign=message.assign)
+            return
+        shard.undo.begin(message.session, message.sequence)
+        try:
+            shard.push(selection, message.values, assign=message.assign)
+        except Exception:
+            self.shelf.roll_back()
+            raise
 
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
-        return shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
+        failpoints.hit("pull.before_copy")
+        values = shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
+        failpoints.hit("pull.before_send")
+        return values
 
     # --- cuts -----------------------------------------------------------------------------------------------
 

@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy import failpoints
 from glintpy.actors.preparing import prepare_soon
-from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory, RemoteProtocolError
+from glintpy.config import Durability
+from glintpy.errors import (
+    ConfigError,
+    GlintError,
+    ModelError,
+    ModelLost,
+    ModelNotFound,
+    NotEnoughMemory,
+    RemoteProtocolError,
+)
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
+from glintpy.storage.journal import Journal
 from glintpy.storage.kernels import Kernels
-from glintpy.storage.memory import available_bytes
-from glintpy.storage.segment import MemorySegment, Segment, Store, remove_unfinished
+from glintpy.storage.mapped import remove_unfinished
+from glintpy.storage.memory import available_bytes, room_in
+from glintpy.storage.segment import VALUES, MemorySegment, Segment, Store
 from glintpy.storage.shard import Shard
 
 logger = logging.getLogger("glintpy.actors")
@@ -29,6 +41,9 @@ class Shelf:
 
     Args:
         folder: where segments lie; None: in memory only.
+        journal: of this server, with the undo record of a push that its last process was killed in; None: of no use
+            without a folder.
+        durability: the level of models that name none.
         memory_limit: bytes for all models; None: what is free when a model is made.
         free_bytes: tells what is free.
         prepare: called for each model whose loops want to be compiled; returns at once.
@@ -38,11 +53,15 @@ class Shelf:
         self,
         folder: Path | None,
         *,
+        journal: Journal | None = None,
+        durability: Durability = "process",
         memory_limit: int | None = None,
         free_bytes: Callable[[], int] = available_bytes,
         prepare: Callable[[Kernels], None] = prepare_soon,
     ) -> None:
         self._folder = folder
+        self._undo = None if journal is None else journal.undo
+        self._durability: Durability = durability
         self._memory_limit = memory_limit
         self._free_bytes = free_bytes
         self._prepare = prepare
@@ -51,10 +70,16 @@ class Shelf:
         self._reserved: dict[int, int] = {}
         self._filling: set[int] = set()  # made, and not initialised to the end
         self._lost: set[int] = set()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(folder)
-            self._open_all(folder)
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_unfinished(folder)
+                self._open_all(folder)
+            if journal is not None:
+                self._roll_back(journal)
+        except BaseException:
+            self.close(clean=False)
+            raise
 
     # --- looking up -------------------------------------------------------------------------------------------
 
@@ -78,8 +103,8 @@ class Shelf:
         if shard is None or model_id in self._filling:
             if model_id in self._lost:
                 raise ModelLost(
-                    f"the server came back without model {model_id}: it was not stopped in good order. "
-                    "Destroy the model and load its last checkpoint"
+                    f"the server came back without model {model_id}, whose values went with the process or the machine "
+                    "that had them. Destroy the model and load its last checkpoint"
                 )
             raise ModelNotFound(f"there is no model {model_id} here: it was destroyed, or never made")
         if routing is not None and routing != shard.routing:
@@ -101,6 +126,10 @@ class Shelf:
         free = self.num_bytes + self._free_bytes()
         return free if self._memory_limit is None else min(free, self._memory_limit)
 
+    def _where(self, limit: int) -> str:
+        """Return who set a limit, for the end of a sentence; nothing if it was the user."""
+        return "" if limit == self._memory_limit else f" {room_in(self._folder).where}"
+
     def status(self) -> list[dict[str, Any]]:
         """Return what there is, as plain data."""
         held = [
@@ -119,16 +148,20 @@ class Shelf:
 
         Raises:
             NotEnoughMemory: with the bytes needed, free and allowed.
+            ConfigError: a level of durability that this server doesn't offer.
         """
+        self._level_of(spec)
         needed = num_rows * spec.row_bytes
         self._reserved.pop(model_id, None)
         used, limit = self.num_bytes, self.limit_bytes()
         if used + needed > limit:
             raise NotEnoughMemory(
                 f"model {spec.name!r} needs {needed} bytes on this server, where models may take {limit} "
-                f"and have {used}: {max(0, limit - used)} are free. Use more servers or a smaller dtype"
+                f"and have {used}: {max(0, limit - used)} are free{self._where(limit)}. Use more servers or a "
+                "smaller dtype"
             )
         self._reserved[model_id] = needed
+        failpoints.hit("create.reserved")
 
     def create(
         self,
@@ -153,23 +186,16 @@ class Shelf:
         Raises:
             NotEnoughMemory: by the first step, with nothing left allocated.
         """
+        while model_id in self._filling:
+            yield  # asked again, because the connection broke meanwhile
         if model_id in self._shards:
-            return  # asked again, because the answer was lost
+            return
         dtype, shape = spec.numpy_dtype, (num_rows, *spec.row_shape)
-        store: Store
-        if self._folder is None:
-            store = MemorySegment(num_rows * spec.row_bytes)
-        else:
-            description = {
-                "model_id": model_id,
-                "spec": spec.to_content(),
-                "routing": routing,
-                "num_rows": num_rows,
-            }
-            path = self._folder / f"{model_id}{SUFFIX}"
-            path.unlink(missing_ok=True)  # of a creation that was cut off
-            store = Segment.create(path, description, num_rows * spec.row_bytes)
-        shard = Shard(model_id, spec, routing, store.values(dtype, shape))
+        store, is_kept = self._new_store(model_id, spec, routing=routing, num_rows=num_rows)
+        failpoints.hit("create.allocated")
+        shard = Shard(
+            model_id, spec, routing, store.values(dtype, shape), undo=self._undo if is_kept else None
+        )
         self._reserved.pop(model_id, None)
         self._lost.discard(model_id)
         self._put(shard, store)
@@ -185,7 +211,43 @@ class Shelf:
             stop = min(num_rows, first + slice_rows)
             initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
             yield
+        store.mark_filled()
         self._filling.discard(model_id)
+        failpoints.hit("create.filled")
+
+    def _level_of(self, spec: ModelSpec) -> Durability:
+        level = spec.durability or ("memory" if self._folder is None else self._durability)
+        if level == "disk":
+            raise ConfigError(f"model {spec.name!r} can't be kept at level 'disk' by this server")
+        if level != "memory" and self._folder is None:
+            raise ConfigError(
+                f"model {spec.name!r} asks for durability {level!r}, and this server keeps nothing: start it with "
+                "--data-dir"
+            )
+        return level
+
+    def _new_store(
+        self, model_id: int, spec: ModelSpec, *, routing: int, num_rows: int
+    ) -> tuple[Store, bool]:
+        """Return where a model's values will lie, and whether they outlive this process there."""
+        level, num_bytes = self._level_of(spec), num_rows * spec.row_bytes
+        if self._folder is None:
+            return MemorySegment(num_bytes), False
+        description = {
+            "model_id": model_id,
+            "spec": spec.to_content(),
+            "routing": routing,
+            "num_rows": num_rows,
+            "durability": level,
+        }
+        path = self._path_of(model_id, self._folder)
+        path.unlink(missing_ok=True)  # of a creation that was cut off
+        if level != "memory":
+            return Segment.make(path, description, {VALUES: num_bytes}), True
+        store = MemorySegment(num_bytes)
+        # An empty file tells the next process that there was such a model: it is lost, not unheard of.
+        Segment.make(path, description, {}).close(clean=False)
+        return store, False
 
     def _put(self, shard: Shard, store: Store) -> None:
         self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
@@ -201,10 +263,13 @@ class Shelf:
         store = self._stores.pop(model_id, None)
         if store is not None:
             store.delete()
+        if self._folder is not None:
+            # Of a model that was lost, or that left only its name here.
+            self._path_of(model_id, self._folder).unlink(missing_ok=True)
 
     def keep_only(self, model_ids: frozenset[int]) -> None:
         """Forget what the master doesn't know; note as lost what it expects here and is not."""
-        for model_id in [known for known in self._shards if known not in model_ids]:
+        for model_id in [known for known in {*self._shards, *self._lost} if known not in model_ids]:
             logger.info("server: model %d was destroyed while this server was away", model_id)
             self.destroy(model_id)
         # The word that a creation was undone may have been lost with the connection.
@@ -213,12 +278,12 @@ class Shelf:
         self._lost = {model_id for model_id in model_ids if model_id not in self._shards}
 
     def close(self, *, clean: bool = True) -> None:
-        """Close every segment; one that was not filled to the end is dropped.
+        """Close every segment; in good order, one that was not filled to the end is dropped.
 
         Args:
             clean: in good order; False: as if the process had been killed.
         """
-        for model_id in list(self._filling):
+        for model_id in list(self._filling) if clean else ():
             self.destroy(model_id)
         self._shards.clear()
         for store in self._stores.values():
@@ -233,22 +298,65 @@ class Shelf:
                 self._open(path)
             except (ModelLost, ModelError, RemoteProtocolError) as error:
                 logger.warning("server: the model in %s is lost: %s", path.name, error)
+                if path.stem.isdecimal():
+                    self._lost.add(int(path.stem))
 
     def _open(self, path: Path) -> None:
         segment = Segment.open(path)
         try:
+            if not segment.is_filled and segment.description.get("durability") != "memory":
+                # Its server was killed while the model was made; so nobody has it yet, and it may be made anew.
+                segment.delete()
+                return
             self._take(segment)
         except BaseException:
             segment.close(clean=False)
             raise
 
     def _take(self, segment: Segment) -> None:
-        if not segment.was_clean:
-            # Its process was killed: values may hold half of a push. Say so rather than serve them.
-            raise ModelLost("it was not closed in good order")
         description = segment.description
+        if description["durability"] == "memory":
+            raise ModelLost("its level of durability is 'memory'")
+        if not segment.has_survived:
+            raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
         spec = ModelSpec.from_content(description["spec"])
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
         values: np.ndarray[Any, Any] = segment.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
         segment.mark_open()
-        self._put(Shard(model_id, spec, int(description["routing"]), values), segment)
+        self._put(Shard(model_id, spec, int(description["routing"]), values, undo=self._undo), segment)
+
+    def roll_back(self) -> None:
+        """Undo the push that is under way, after an exception in its middle."""
+        undo = self._undo
+        pending = None if undo is None else undo.pending()
+        if undo is None or pending is None:
+            return
+        shard = self._shards.get(pending.model_id)
+        if shard is not None:
+            shard.put_back(pending)
+        undo.clear()
+
+    def _roll_back(self, journal: Journal) -> None:
+        """Undo the push that the last process was killed in, unless it has its receipt."""
+        undo = journal.undo
+        pending = None if undo is None else undo.pending()
+        if undo is None or pending is None:
+            return
+        if journal.has_receipt(pending.session_id, pending.sequence):
+            undo.clear()
+            return
+        try:
+            failpoints.hit("recover.before_undo")
+            self.roll_back()
+            failpoints.hit("recover.undone")
+        except (GlintError, ValueError) as error:
+            # Nothing that a kill leaves behind looks like this; then half of a push may be in that model.
+            logger.error("server: model %d is lost: its undo record is damaged: %s", pending.model_id, error)  # noqa: TRY400 - a file's damage, not ours
+            self._shards.pop(pending.model_id, None)
+            self._stores.pop(pending.model_id).close(clean=False)
+            self._lost.add(pending.model_id)
+            undo.clear()
+
+    @staticmethod
+    def _path_of(model_id: int, folder: Path) -> Path:
+        return folder / f"{model_id}{SUFFIX}"

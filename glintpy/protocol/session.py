@@ -56,7 +56,11 @@ class Session:
         settings: config.ClientSettings,
         new_request_id: Callable[[], int],
         random_source: random.Random,
+        server_id: str = "",
     ) -> None:
+        self._server_id = server_id
+        self.incarnation = 0
+        """The highest one of the server that is known: an older process of it is not listened to any more."""
         self._client_id = client_id
         self._settings = settings
         self._new_request_id = new_request_id
@@ -263,6 +267,11 @@ class Session:
     def _welcomed(self, welcome: Welcome, now: float) -> None:
         if self.phase != "greeting" or welcome.request_id not in self._greetings:
             return
+        if self._server_id not in {"", welcome.server_id} or welcome.incarnation < self.incarnation:
+            # Another server has the port, or an owner that was replaced is still about. The next greeting comes after a
+            # while; the master says meanwhile where the server is.
+            return
+        self.incarnation = welcome.incarnation
         self._greetings.clear()
         if self.session and welcome.session != self.session:
             self._session_lost(Expelled("the server gave another session"), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class ModelSpec:
         seed: of random initial values.
         updater: how pushes are applied.
         finite: whether NaN and infinities are refused.
+        durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelSpec:
     seed: int = 0
     updater: str = "add"
     finite: bool = False
+    durability: config.Durability | Literal[""] = ""
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -77,6 +79,11 @@ class ModelSpec:
             raise ConfigError(f"there is no updater {self.updater!r}; there is 'add'")
         if type(self.finite) is not bool:
             raise ConfigError(f"finite is True or False, not {self.finite!r}")
+        if self.durability not in {"", *config.DURABILITIES}:
+            levels = ", ".join(map(repr, config.DURABILITIES))
+            raise ConfigError(
+                f"durability is one of {levels}, or None for the cluster's, not {self.durability!r:.80}"
+            )
         _check_init(self.init, self.numpy_dtype)
 
     @property

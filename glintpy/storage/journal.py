@@ -1,5 +1,7 @@
 """Sessions and receipts of one server, in one recoverable file or in memory; no thread, socket or clock.
 
+Beside the file lies the undo record: an outcome and the change that it is about count together or not at all.
+
 A session is one client at one server. Its receipt is a counter, the highest sequence number that has an
 outcome, and a ring of the last outcomes: 0 applied, 255 passed over, else the code of a failure. The table
 has a fixed number of rows, written in place, so that it survives its process as the values do: receipts
@@ -18,7 +20,8 @@ import numpy as np
 from glintpy import config
 from glintpy.errors import ConfigError
 from glintpy.protocol.failures import PASSED_OVER
-from glintpy.storage.segment import MappedFile
+from glintpy.storage.mapped import MappedFile
+from glintpy.storage.undo import Undo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,16 +154,27 @@ class Journal:
         server_id: chosen when the journal was made, and kept with it.
         incarnation: how often it was opened, making it included.
         was_clean: whether the process before this one closed it in order.
+        has_survived: whether it is what the process before this one left, receipts and values alike. If not, because
+            the machine stopped, the sessions are gone: receipts that outlived their values would lie.
+        undo: the undo record; None for a journal in memory.
         sessions_max: rows of the table.
     """
 
     def __init__(
-        self, file: MappedFile | None, memory: memoryview, *, server_id: str, layout: np.dtype[np.void]
+        self,
+        file: MappedFile | None,
+        memory: memoryview,
+        *,
+        server_id: str,
+        layout: np.dtype[np.void],
+        undo: Undo | None = None,
     ) -> None:
         """Bind a table; use ``create`` or ``open``."""
         self.server_id = server_id
         self.incarnation = 1 if file is None else file.incarnation
         self.was_clean = file is not None and file.was_clean
+        self.has_survived = file is not None and file.has_survived
+        self.undo = undo
         self.sessions_max = len(memory) // layout.itemsize
         self._file = file
         self._memory = memory
@@ -168,7 +182,10 @@ class Journal:
         self._free: list[int] = []
         self._sessions: dict[bytes, Session] = {}
         for row in reversed(range(self.sessions_max)):
-            if _field(self._row(row), layout, "in_use")[0]:
+            in_use = _field(self._row(row), layout, "in_use")
+            if file is not None and not self.has_survived:
+                in_use[0] = 0
+            if in_use[0]:
                 session = Session(row, self._row(row), layout)
                 self._sessions[session.session_id] = session
             else:
@@ -195,7 +212,8 @@ class Journal:
             return cls(None, memoryview(bytearray(num_bytes)), server_id=server_id, layout=layout)
         description = {"server_id": server_id, "sessions_max": sessions_max, "receipts": config.RECEIPTS}
         file = _JournalFile.create(path, description, num_bytes)
-        return cls(file, file.body, server_id=server_id, layout=layout)
+        file.mark_filled()
+        return cls._with_undo(file, server_id, layout)
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -204,7 +222,8 @@ class Journal:
         It keeps the numbers of rows and receipts with which it was made.
 
         Raises:
-            ConfigError: missing, damaged, of another version, or in use by another process.
+            ConfigError: missing, damaged or of another version.
+            FileInUse: another process has it.
         """
         file = _JournalFile.open(path)
         try:
@@ -213,7 +232,16 @@ class Journal:
         except BaseException:
             file.close(clean=False)
             raise
-        return cls(file, file.body, server_id=server_id, layout=layout)
+        return cls._with_undo(file, server_id, layout)
+
+    @classmethod
+    def _with_undo(cls, file: MappedFile, server_id: str, layout: np.dtype[np.void]) -> Journal:
+        try:
+            undo = Undo.open(file.path.with_suffix(".undo"))
+        except BaseException:
+            file.close(clean=False)
+            raise
+        return cls(file, file.body, server_id=server_id, layout=layout, undo=undo)
 
     def sessions(self) -> list[Session]:
         """Return all sessions."""
@@ -285,6 +313,16 @@ class Journal:
             self.end(session_id)
         return silent
 
+    def settle(self) -> None:
+        """The push under way has its receipt: there is nothing to undo any more."""
+        if self.undo is not None and self.undo.is_armed:
+            self.undo.clear()
+
+    def has_receipt(self, session_id: bytes, sequence: int) -> bool:
+        """Tell whether a push has an outcome."""
+        session = self._sessions.get(session_id)
+        return session is not None and sequence <= session.applied
+
     def close(self, *, clean: bool) -> None:
         """Let go of the table and of all sessions; again does nothing.
 
@@ -299,6 +337,8 @@ class Journal:
         self._sessions.clear()
         self._free.clear()
         self._memory = memoryview(b"")
+        if self.undo is not None:
+            self.undo.close(clean=clean)
         if self._file is not None:
             self._file.close(clean=clean)
 

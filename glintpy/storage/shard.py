@@ -1,7 +1,8 @@
 """One model on one server: pull, push, and the cuts that saves read; no thread, socket or clock.
 
 Everything is checked before the first write, so that an exception leaves the values as they were: a bad
-index or a bad number is its sender's problem and nobody else's.
+index or a bad number is its sender's problem and nobody else's. Where values outlive their process, the old
+ones are written down first, so that a process may be killed in the middle of a push.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glintpy import config
+from glintpy import config, failpoints
 from glintpy.errors import DTypeError, ModelError, RemoteProtocolError, ShapeError
+from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.storage import kernels
 from glintpy.storage.cut import Cut
 from glintpy.updaters import Add, named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from glintpy.protocol.selection import Selection
     from glintpy.protocol.spec import ModelSpec
+    from glintpy.storage.undo import Pending, Undo
 
 _KERNELS: dict[str, kernels.Scatter] = {Add.name: kernels.scatter_add}
 """How an updater changes stored values with numpy, by its name."""
@@ -36,9 +40,30 @@ class Shard:
         values: (num_rows, num_cols), or (num_rows,) for a vector, C-contiguous, of the model's dtype.
         cuts: the moments that are being read, by their ids.
         kernels: how the values are read and changed; may be prepared to be faster.
+        undo: where old values are written down; None: the values go with their process.
     """
 
-    def __init__(self, model_id: int, spec: ModelSpec, routing: int, values: NDArray[Any]) -> None:
+    def __init__(
+        self,
+        model_id: int,
+        spec: ModelSpec,
+        routing: int,
+        values: NDArray[Any],
+        *,
+        undo: Undo | None = None,
+    ) -> None:
+        """Put a model over an array.
+
+        Args:
+            model_id: the model's.
+            spec: what was asked for.
+            routing: its version.
+            values: the array.
+            undo: of the server whose files the array lies in.
+
+        Raises:
+            ShapeError, DTypeError: an array that can't be the model's.
+        """
         if values.ndim == 0 or values.shape[1:] != spec.row_shape:
             raise ShapeError(f"rows of shape {spec.row_shape} don't lie in an array of shape {values.shape}")
         if values.dtype != spec.numpy_dtype:
@@ -49,6 +74,7 @@ class Shard:
         self.spec = spec
         self.routing = routing
         self.values = values
+        self.undo = undo
         self.cuts: dict[int, Cut] = {}
         updater = named(spec.updater).name
         self.kernels = kernels.kernels_of(values, updater, _KERNELS[updater])
@@ -128,18 +154,53 @@ class Shard:
         Raises:
             KeyRangeError, ShapeError: a selection that doesn't fit, or values that don't fit it.
             DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
-            MemoryError: no room for a cut's copy of what this push would change.
+            MemoryError: no room for a cut's copy of what this push would change, or for its undo record.
         """
-        self._check_fits(deltas, selection.check(self._num_rows, self._num_cols))
+        shape = selection.check(self._num_rows, self._num_cols)
+        self._check_fits(deltas, shape)
         if self._checks_finite and not assign:
             _check_finite(deltas, self.spec.name)
         if self.cuts:
             for cut in self.cuts.values():
                 cut.before_push(selection)
+        undo = self.undo
+        if undo is not None:
+            failpoints.hit("push.before_undo")
+            old = undo.room(self.model_id, selection, shape, self._dtype)
+            self.kernels.gather(self.values, selection, old)
+            failpoints.hit("push.undo_written")
+            undo.arm()
+            failpoints.hit("push.flag_set")
+        if failpoints.is_armed("push.half_applied"):
+            self._change_in_halves(selection, deltas, assign=assign)
+        else:
+            self._change(selection, deltas, assign=assign)
+        failpoints.hit("push.applied")
+
+    def _change(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> None:
         if assign:
             kernels.assign(self.values, selection, deltas)
         else:
             self.kernels.scatter(self.values, selection, deltas)
+
+    def _change_in_halves(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> None:
+        """Apply a push with a place in its middle where a drill may strike."""
+        first, second = _halves(selection, deltas)
+        self._change(*first, assign=assign)
+        failpoints.hit("push.half_applied")
+        self._change(*second, assign=assign)
+
+    def put_back(self, pending: Pending) -> None:
+        """Undo a push that was under way; again does no harm.
+
+        Args:
+            pending: what the undo record of this server holds, and of this model.
+
+        Raises:
+            KeyRangeError, ShapeError, ValueError: a record that doesn't fit this model.
+        """
+        shape = pending.selection.check(self._num_rows, self._num_cols)
+        kernels.assign(self.values, pending.selection, pending.values(self._dtype, shape))
 
     def _check_fits(self, array: NDArray[Any], shape: tuple[int, ...]) -> None:
         if array.shape != shape:
@@ -184,3 +245,12 @@ def _check_finite(deltas: NDArray[Any], name: str) -> None:
         f"value {deltas[position]} at position {position} is not finite, and model {name!r} was made with "
         "finite=True"
     )
+
+
+def _halves(selection: Selection, deltas: NDArray[Any]) -> Iterator[tuple[Selection, NDArray[Any]]]:
+    rows = axis_indices(selection.rows)
+    cols = None if selection.cols is None else axis_indices(selection.cols)
+    middle = len(rows) // 2
+    for part in (slice(None, middle), slice(middle, None)):
+        part_cols = cols[part] if selection.paired and cols is not None else cols
+        yield Selection(rows[part], part_cols, selection.paired), deltas[part]

@@ -1,7 +1,7 @@
 """Servers of the simulation: the real ``ServerActor``, built and called without its thread, on virtual time.
 
-Its segments and its journal are real files, so that it can be stopped and started again; only its mailbox and
-its listener are not. Knows no client and nothing of what is checked.
+Its segments and its journal are real files, so that it can be stopped or killed and started again; only its mailbox
+and its listener are not. Knows no client and nothing of what is checked.
 """
 
 from __future__ import annotations
@@ -43,12 +43,18 @@ class Build:
         receipts: the server's half.
         bundle: small requests that travel together.
         at_restart: done to the journal of a server that comes back.
+        shelf: its models, and how they come back.
     """
 
     session: type[Session] = Session
     receipts: type[Receipts] = Receipts
     bundle: type[Bundle] = Bundle
     at_restart: Callable[[Journal], None] = _keep
+    shelf: type[Shelf] = Shelf
+
+
+class Killed(BaseException):
+    """What a place raises at which a server is killed: nothing in the server may catch it."""
 
 
 class SimulatedInbox:
@@ -136,6 +142,9 @@ class SimulatedServer:
         self.is_paused = False
         self.model_ids: set[int] = set()
         self.num_incarnations = 0
+        self.num_kills = 0
+        self.at_end: Callable[[SimulatedServer], None] = lambda _: None
+        """Called before the actor is given up, for its counters."""
         self._network = network
         self._folder = folder
         self._settings = settings
@@ -148,17 +157,26 @@ class SimulatedServer:
 
     def start(self) -> None:
         """Open what there is on disk, or make it, and serve."""
-        self.num_incarnations += 1
         journal = self._open_journal()
         network, source = self._network, self._network.source
+        try:
+            shelf = self._build.shelf(
+                None if self._folder is None else self._folder / "models",
+                journal=None if self._folder is None else journal,
+                free_bytes=lambda: 1 << 40,
+            )
+        except Killed:
+            # In the middle of coming back; the next one begins with what this one left.
+            journal.close(clean=False)
+            self._start_again()
+            return
+        self.num_incarnations += 1
         self._listener = SimulatedListener(self.address, network)
         self.actor = ServerActor(
             SimulatedInbox(),
             Outlet(self._listener, bytes_max=self._settings.answers_bytes_max),
             journal=journal,
-            shelf=Shelf(
-                None if self._folder is None else self._folder / "models", free_bytes=lambda: 1 << 40
-            ),
+            shelf=shelf,
             settings=self._settings,
             control=self,
             clock=lambda: network.scheduler.now,
@@ -172,12 +190,27 @@ class SimulatedServer:
 
     def stop(self) -> None:
         """Stop in good order; whoever is connected loses the connection, and what waits is dropped."""
+        self._go_down()
+        self.actor.close_state()
+
+    def kill(self) -> None:
+        """End as by ``kill -9``, and start again after a while."""
+        if self.is_up:
+            self._go_down()
+            self.actor.abandon_state()
+            self._start_again()
+
+    def _go_down(self) -> None:
         self.is_up = False
+        self.at_end(self)
         self._inboxes.clear()
         for line in self._network.lines:
             if line.server is self:
                 line.reset()
-        self.actor.close_state()
+
+    def _start_again(self) -> None:
+        self.num_kills += 1
+        self._network.scheduler.after(self._network.source.uniform(0.02, 0.6), self.start)
 
     def create(self, request: Message, model_id: int) -> None:
         """Make its part of a model, as the master asks for it."""
@@ -204,7 +237,10 @@ class SimulatedServer:
             frames = queue.popleft()
             if not queue:
                 del self._inboxes[peer]
-            self.actor.on_receive(Arrival(peer, frames))
+            try:
+                self.actor.on_receive(Arrival(peer, frames))
+            except Killed:
+                self.kill()
 
     def pause(self) -> None:
         """Stand still, as a stopped process does; what arrives waits."""
@@ -224,7 +260,7 @@ class SimulatedServer:
         if path is None or not path.exists():
             return Journal.create(path, self.server_id, self._settings.sessions_max)
         journal = Journal.open(path)
-        assert journal.was_clean, "stopped in good order, and found in disorder"
+        assert journal.was_clean or self.num_kills, "stopped in good order, and found in disorder"
         self._build.at_restart(journal)
         return journal
 

@@ -16,8 +16,10 @@ from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions
 from glintpy.testing.simulated_history import PUSHES_MAX
 from glintpy.testing.simulated_network import Faults
 
-Kind = Literal["clean", "pauses", "resets", "restarts", "hostile", "hostile restarts", "expiry"]
-"""A network and its accidents: the first four are faithful, as TCP; the last three lose, repeat and reorder."""
+Kind = Literal[
+    "clean", "pauses", "resets", "restarts", "kills", "hostile", "hostile restarts", "hostile kills", "expiry"
+]
+"""A network and its accidents: the first five are faithful, as TCP; the last four lose, repeat and reorder."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -49,6 +51,8 @@ class Plan:
         on_disk: whether servers keep segments and a journal, and so can be restarted.
         num_resets: connections that break.
         num_restarts: servers that are stopped and started again.
+        kill: share of the places inside a server's work at which it is killed.
+        num_kills: servers that are killed between two messages.
         num_pauses: clients and servers that stand still for a while.
         close: share of clients that end while work goes on.
     """
@@ -63,6 +67,8 @@ class Plan:
     on_disk: bool
     num_resets: int
     num_restarts: int
+    kill: float
+    num_kills: int
     num_pauses: int
     close: float
 
@@ -72,7 +78,8 @@ def plan_of(seed: int, kind: Kind | None) -> Plan:
     source = random.Random(seed)  # noqa: S311 - drawn again from the same seed, and no secret
     drawn = source.choice(KINDS)
     kind = drawn if kind is None else kind
-    is_fifo = kind in {"clean", "pauses", "resets", "restarts"}
+    is_fifo = kind in {"clean", "pauses", "resets", "restarts", "kills"}
+    has_kills = "kills" in kind
     is_lossy = source.random() < 0.8
     faults = Faults(
         is_fifo=is_fifo,
@@ -98,9 +105,11 @@ def plan_of(seed: int, kind: Kind | None) -> Plan:
         part_bytes=source.choice([64, 256, 256, 1024, 8192]),
         settings=settings,
         client_settings=config.ClientSettings(timeout_s=None),
-        on_disk="restarts" in kind,
-        num_resets=source.randint(1, 8) if kind in {"resets", "restarts", "expiry"} else 0,
+        on_disk="restarts" in kind or has_kills,
+        num_resets=source.randint(1, 8) if kind in {"resets", "restarts", "kills", "expiry"} else 0,
         num_restarts=source.randint(1, 3) if "restarts" in kind else 0,
+        kill=source.choice([0.003, 0.01, 0.05]) if has_kills else 0.0,
+        num_kills=source.randint(0, 3) if has_kills else 0,
         num_pauses=source.randint(1, 6) if kind in {"pauses", "resets", "expiry"} else 0,
         close=source.choice([0.0, 0.5]),
     )

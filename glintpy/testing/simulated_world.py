@@ -6,6 +6,7 @@ whole models say is judged here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy import failpoints
 from glintpy.models.requests import Target
 from glintpy.partitioning import Layout, named
 from glintpy.protocol import wire
@@ -31,7 +33,7 @@ from glintpy.testing.simulated_requests import (
     judge_requests,
     note_parts,
 )
-from glintpy.testing.simulated_servers import Build, SimulatedServer
+from glintpy.testing.simulated_servers import Build, Killed, SimulatedServer
 from glintpy.testing.simulated_work import (
     WORK_S,
     Kind,
@@ -46,6 +48,11 @@ from glintpy.testing.simulated_work import (
 
 MESSAGES_MAX = 20_000
 """A run needs a few hundred; whoever sends so many answers each message with another one."""
+
+KILLED_AT = tuple(
+    sorted(name for name in failpoints.NAMES if name.startswith(("push.", "pull.", "recover.")))
+)
+"""The places inside a server's work at which it may be killed."""
 
 HORIZON_S = 60.0
 """After the last accident everything has an outcome within this time; the longest wait of a probe is 6 s."""
@@ -72,6 +79,7 @@ class Report:
         num_payload_resends: pushes sent again with their values.
         num_repeats: pushes that a server saw again and answered from its receipts.
         num_gaps: pushes and pulls that came too early.
+        num_kills: servers that were killed.
         virtual_s: how long it took in simulated time.
     """
 
@@ -91,6 +99,7 @@ class Report:
     num_payload_resends: int
     num_repeats: int
     num_gaps: int
+    num_kills: int
     virtual_s: float
 
 
@@ -121,6 +130,8 @@ class World:
             )
             for number in range(self._source.randint(1, 3))
         ]
+        for server in self.servers:
+            server.at_end = self._count
         addresses = [(server.server_id, server.address) for server in self.servers]
         self._models = draw_models(self._source, addresses)
         self._layouts = [
@@ -135,6 +146,7 @@ class World:
         self.clients = [self._client(number) for number in range(plan.num_clients)]
         self.issued: list[Issued] = []
         self._num_repeats = self._num_gaps = 0
+        self._is_healed = False
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -145,7 +157,10 @@ class World:
             self._scheduler.after(op.at_s, functools.partial(self._do, op))
         self._plan_accidents()
         self._scheduler.after(WORK_S + 1.0, self._heal)
-        self._run_until_rest(WORK_S + 1.0)
+        with contextlib.ExitStack() as stack:
+            for name in KILLED_AT if self.plan.kill else ():
+                stack.enter_context(failpoints.armed(name, self._maybe_kill))
+            self._run_until_rest(WORK_S + 1.0)
         for op in self._last_pulls():
             self._do(op)
         self._run_until_rest(0.0)
@@ -161,10 +176,19 @@ class World:
             if self._scheduler.now > earliest and self._is_at_rest():
                 return
 
+    def _maybe_kill(self) -> None:
+        if not self._is_healed and self._network.source.random() < self.plan.kill:
+            raise Killed
+
     def _is_at_rest(self) -> bool:
-        return self._network.num_in_flight == 0 and all(part.settled for part in self.history.parts)
+        return (
+            all(server.is_up for server in self.servers)
+            and self._network.num_in_flight == 0
+            and all(part.settled for part in self.history.parts)
+        )
 
     def _heal(self) -> None:
+        self._is_healed = True
         self._network.heal()
         for node in self._nodes():
             node.resume()
@@ -175,6 +199,8 @@ class World:
             after(source.uniform(0.05, WORK_S + 0.5), self._reset_a_line)
         for _ in range(self.plan.num_restarts):
             after(source.uniform(0.1, WORK_S), self._restart_a_server)
+        for _ in range(self.plan.num_kills):
+            after(source.uniform(0.1, WORK_S), source.choice(self.servers).kill)
         # One after the other stops, and they come back in another order.
         for _ in range(self.plan.num_pauses):
             node = source.choice(self._nodes())
@@ -192,7 +218,6 @@ class World:
     def _restart_a_server(self) -> None:
         server = self._source.choice(self.servers)
         if server.is_up:
-            self._count(server)
             server.stop()
             self._scheduler.after(self._source.uniform(0.02, 0.6), server.start)
 
@@ -323,6 +348,7 @@ class World:
             num_payload_resends=sum(session.num_payload_resends for session in sessions),
             num_repeats=self._num_repeats,
             num_gaps=self._num_gaps,
+            num_kills=sum(server.num_kills for server in self.servers),
             virtual_s=self._scheduler.now - self._start,
         )
 

@@ -39,7 +39,7 @@ MESSAGES_MAX = 256
 """Messages waiting for or from one peer. What matters is bounded in bytes, above: by granted windows."""
 
 RECONNECT_FIRST_MS = 50
-RECONNECT_LAST_MS = 1000
+RECONNECT_LAST_MS = 250
 HANDSHAKE_MS = 5000
 """A connection that doesn't speak ZMTP is dropped after this: the default of 30 s feeds exhaustion."""
 DEAD_LINK_MS = 10_000

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from glintpy import failpoints
 from glintpy.actors.receipts import Apply, Read, Receipts
+from glintpy.actors.shelf import Shelf
 from glintpy.errors import GlintError
 from glintpy.models.bundles import Bundle
 from glintpy.models.dispatch import Dispatch
@@ -161,11 +163,38 @@ def forget_the_last(journal: Journal) -> None:
         session._applied[0] = session.applied
 
 
+class PutsNothingBack(Shelf):
+    def _roll_back(self, journal: Journal) -> None:
+        assert journal.undo is not None
+        journal.undo.clear()
+
+
+class PutsBackWhatHasItsReceipt(Shelf):
+    def _roll_back(self, journal: Journal) -> None:
+        del journal
+        self.roll_back()
+
+
+class DisarmsBeforeTheReceipt(Receipts):
+    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
+        def apply_and_disarm(push: Push) -> None:
+            apply(push)
+            self._journal.settle()
+            failpoints.hit("push.flag_cleared")
+
+        return super().push(message, now, apply=apply_and_disarm, read=read)
+
+
 DEFECTS: dict[str, tuple[Build, tuple[Kind, ...]]] = {
     "no dedupe": (Build(receipts=AppliesAgain), ("hostile", "resets")),
     "floor from the newest": (Build(session=FloorFromTheWrongEnd), ("hostile",)),
     "unknown session made anew": (Build(receipts=MakesUnknownSessions), ("hostile", "expiry")),
     "receipts older than the data": (Build(at_restart=forget_the_last), ("restarts",)),
+    "receipts older than the data, after a kill": (Build(at_restart=forget_the_last), ("kills",)),
+    "no undo": (Build(shelf=PutsNothingBack), ("kills",)),
+    "undo of a push that has its receipt": (Build(shelf=PutsBackWhatHasItsReceipt), ("kills",)),
+    "disarmed before the receipt": (Build(receipts=DisarmsBeforeTheReceipt), ("kills",)),
+    "no dedupe, under kills": (Build(receipts=AppliesAgain), ("kills",)),
     "resend under a new number": (Build(session=NumbersAnew), ("hostile", "resets")),
     "recorded before it is applied": (Build(receipts=RecordsBeforeItApplies), ("hostile",)),
     "gap applied": (Build(receipts=AppliesBeyondGaps), ("hostile",)),

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glintpy import failpoints
 from glintpy.actors.shelf import Shelf
-from glintpy.errors import ModelError, ModelLost, ModelNotFound, NotEnoughMemory
+from glintpy.errors import ConfigError, ModelError, ModelLost, ModelNotFound, NotEnoughMemory
 from glintpy.protocol.selection import Selection, slices_of
 from glintpy.protocol.spec import ModelSpec
-from glintpy.storage import kernels
+from glintpy.storage import kernels, mapped
+from glintpy.storage.journal import Journal
 from glintpy.storage.kernels import COMPILED_BYTES_MIN, Kernels
 
 NO_EXTENTS = np.empty((0, 4), np.int64)
@@ -159,32 +161,98 @@ def test_models_come_back_after_an_orderly_stop(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 import numpy as np
+from glintpy import failpoints
 from glintpy.actors.shelf import Shelf
-from glintpy.protocol.selection import Selection, slices_of
+from glintpy.protocol.selection import Selection
+from glintpy.storage.journal import Journal
 
-shelf = Shelf(Path(sys.argv[1]))
-shelf.shard(1).push(Selection(slices_of((0, 10, 1))), np.ones((10, 4)))
-os.kill(os.getpid(), signal.SIGKILL)
+folder, place = Path(sys.argv[1]), sys.argv[2]
+journal = Journal.open(folder / "server.journal")
+shelf = Shelf(folder / "models", journal=journal)
+failpoints.arm(f"{place}=kill")
+session = journal.find(bytes(16))
+for sequence in (2, 3):
+    journal.undo.begin(bytes(16), sequence)
+    rows = np.array([1, 1, 7], np.uint32)
+    shelf.shard(1).push(Selection(rows), np.full((3, 4), 5.0))
+    session.record(sequence, 0)
+    failpoints.hit("push.recorded")
+    journal.settle()
+    failpoints.hit("push.flag_cleared")
 """
-"""A server's process that dies with its model open."""
+"""A server's process that dies in a push, at a named place."""
+
+PLACES = [name for name in sorted(failpoints.NAMES) if name.startswith("push.") and name != "push.before_ack"]
 
 
-def test_after_a_kill_models_are_lost_and_never_zeros(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("place", PLACES)
+def test_a_push_that_its_process_was_killed_in_is_in_whole_or_not_at_all(tmp_path: Path, place: str) -> None:
+    journal = Journal.create(tmp_path / "server.journal", "s", 4)
+    shelf = Shelf(tmp_path / "models", journal=journal)
+    make(shelf, 1)
+    journal.open_session(bytes(16), bytes(16), 0.0).record(1, 0)
+    shelf.close(clean=False)
+    journal.close(clean=False)
+
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), place], check=False, timeout=60)
+
+    assert killed.returncode == -signal.SIGKILL
+    journal = Journal.open(tmp_path / "server.journal")
+    assert journal.undo is not None
+    was_armed = journal.undo.is_armed
+    shelf = Shelf(tmp_path / "models", journal=journal)
+    session = journal.find(bytes(16))
+    assert session is not None
+    has_receipt = place in {"push.recorded", "push.flag_cleared"}
+    assert session.applied == (2 if has_receipt else 1)
+    expected = np.full((10, 4), 3.0)
+    if has_receipt:
+        expected[1], expected[7] = 13, 8
+    np.testing.assert_array_equal(shelf.shard(1).pull(EVERYTHING), expected)
+    assert was_armed == (place not in {"push.before_undo", "push.undo_written", "push.flag_cleared"})
+    assert not journal.undo.is_armed
+    shelf.close()
+    journal.close(clean=True)
+
+
+def test_an_exception_in_the_middle_of_a_push_is_undone(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "server.journal", "s", 4)
+    assert journal.undo is not None
+    shelf = Shelf(tmp_path / "models", journal=journal)
+    make(shelf, 1)
+    shard = shelf.shard(1)
+    journal.undo.begin(bytes(16), 1)
+    with failpoints.armed("push.half_applied", give_up), pytest.raises(failpoints.FailpointError):
+        shard.push(Selection(slices_of((0, 10, 2))), np.ones((5, 4)))
+    assert shard.pull(EVERYTHING).sum() > 120, "the place was not in the middle"
+    shelf.roll_back()
+    np.testing.assert_array_equal(shard.pull(EVERYTHING), np.full((10, 4), 3))
+    assert not journal.undo.is_armed
+    shelf.close()
+    journal.close(clean=True)
+
+
+def give_up() -> None:
+    raise failpoints.FailpointError("as asked")
+
+
+def test_after_the_machine_stopped_models_are_lost_and_never_zeros(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf(tmp_path)
     make(shelf, 1)
-    shelf.close()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, timeout=60)
-    assert killed.returncode == -signal.SIGKILL
+    shelf.close(clean=False)
+    monkeypatch.setattr(mapped, "boot_number", lambda: 1)
     shelf = Shelf(tmp_path)
     assert "1.segment is lost" in caplog.text
+    with pytest.raises(ModelLost, match="model 1, whose values went with"):
+        shelf.shard(1)  # and not unheard of, before the master has said anything
     shelf.keep_only(frozenset({1, 5}))
     for model_id in (1, 5):
-        with pytest.raises(ModelLost, match=f"model {model_id}: it was not stopped in good order"):
+        with pytest.raises(ModelLost, match=f"model {model_id}, whose values went with"):
             shelf.shard(model_id)
     with pytest.raises(ModelNotFound):
         shelf.shard(2)
@@ -195,6 +263,42 @@ def test_after_a_kill_models_are_lost_and_never_zeros(
         shelf.shard(1)
     make(shelf, 5)
     np.testing.assert_array_equal(shelf.shard(5).pull(EVERYTHING), np.full((10, 4), 3))
+    shelf.close()
+
+
+def test_a_model_of_level_memory_is_lost_with_its_process_and_says_so(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    make(shelf, 1, a_spec(durability="memory"))
+    make(shelf, 2, a_spec("kept"))
+    assert shelf.shard(1).undo is None
+    shelf.shard(1).push(EVERYTHING, np.ones((10, 4)))
+    shelf.close()
+    shelf = Shelf(tmp_path)
+    with pytest.raises(ModelLost, match="went with the process"):
+        shelf.shard(1)
+    assert shelf.shard(2).num_rows == 10
+    shelf.keep_only(frozenset({2}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.segment"]
+    shelf.close()
+
+
+def test_levels_that_a_server_does_not_offer_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    shelf = Shelf(None)
+    with pytest.raises(ConfigError, match="asks for durability 'process'.*--data-dir"):
+        shelf.reserve(1, a_spec(durability="process"), num_rows=10)
+    shelf.reserve(1, a_spec(durability="memory"), num_rows=10)
+
+
+def test_a_model_that_was_being_made_is_not_there_and_can_be_made_anew(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    steps = shelf.create(1, a_spec(), routing=1, num_rows=10, extents=NO_EXTENTS, slice_cells=8)
+    next(steps)
+    shelf.close(clean=False)
+    shelf = Shelf(tmp_path)
+    with pytest.raises(ModelNotFound):
+        shelf.shard(1)
+    make(shelf, 1)
+    np.testing.assert_array_equal(shelf.shard(1).pull(EVERYTHING), np.full((10, 4), 3))
     shelf.close()
 
 
