@@ -1,0 +1,67 @@
+"""A local cluster with a fault proxy before each server, so that its links can be spoiled; knows no drill."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from glintpy.cluster import LocalCluster, ProcessMember
+from glintpy.testing.proxy import Proxy
+
+__all__ = ["ProxiedCluster"]
+
+
+class ProxiedCluster(LocalCluster):
+    """A ``LocalCluster`` over tcp whose servers are told to clients by the addresses of proxies.
+
+    Use it as a ``LocalCluster``; ``proxies[i]`` stands before server ``i`` and leads to it, also when it was killed
+    and restarted. Servers reach the master directly.
+
+    Args:
+        servers: how many.
+        seed: of what is random in the proxies.
+        server_options: more options for the command line of each server.
+        options: of ``LocalCluster``.
+
+    Raises:
+        ConfigError, ClusterError: as ``LocalCluster``.
+    """
+
+    def __init__(
+        self, servers: int = 2, *, seed: int = 0, server_options: tuple[str, ...] = (), **options: Any
+    ) -> None:
+        self.proxies: list[Proxy] = []
+        self.extra_server_options = list(server_options)
+        self._seed = seed
+        self._reserved: list[socket.socket] = []
+        super().__init__(servers, scheme="tcp", **options)
+
+    def stop(self) -> None:
+        """Stop everything, the proxies too; again does nothing."""
+        super().stop()
+        for proxy in self.proxies:
+            proxy.stop()
+        for end in self._reserved:
+            end.close()
+
+    def _process(self, arguments: list[str]) -> ProcessMember:
+        if arguments[0] == "server":
+            index = int(Path(arguments[arguments.index("--data-dir") + 1]).name.rpartition("-")[2])
+            proxy = self._proxy(index)
+            arguments = [*arguments, "--advertise", proxy.host_port, *self.extra_server_options]
+            arguments[arguments.index("--address") + 1] = f"tcp://{proxy.target}"
+        return super()._process(arguments)
+
+    def _proxy(self, index: int) -> Proxy:
+        """Return the proxy of a server, and make those that are missing."""
+        while len(self.proxies) <= index:
+            # Bound, and never listened at: the system gives the port to nobody else, while the server, which asks for
+            # an address that may be shared, can listen there, again and again.
+            end = socket.socket()
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            end.bind(("127.0.0.1", 0))
+            self._reserved.append(end)
+            target = f"127.0.0.1:{end.getsockname()[1]}"
+            self.proxies.append(Proxy(target, seed=self._seed + len(self.proxies)))
+        return self.proxies[index]
