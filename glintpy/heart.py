@@ -100,14 +100,12 @@ class Heart:
         progress: Callable[[], int],
         listeners: Listeners,
         highest_model: Callable[[], int] = lambda: 0,
-        holds_models: Callable[[], bool] = lambda: False,
     ) -> None:
         self._master_address = master_address
         self._identity = identity
         self._settings = settings
         self._progress = progress
         self._highest_model = highest_model
-        self._holds_models = holds_models
         self._listeners = listeners
         self._connection: Connection = connect(master_address)
         self._wakeup = Wakeup()
@@ -234,7 +232,7 @@ class Heart:
             identity.incarnation,
             os.getpid(),
             socket.gethostname()[:256],
-            identity.cluster_id if highest_model or self._holds_models() else "",
+            identity.cluster_id if highest_model else "",
             identity.era if highest_model else "",
             highest_model,
         )

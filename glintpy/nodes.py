@@ -159,13 +159,14 @@ def start_server(
         address=_advertised(listener, advertise),
         incarnation=journal.incarnation,
         cluster_id=home.cluster_id,
+        era=home.era,
     )
     heart = control.heart = Heart(
         master,
         identity,
         settings=membership,
         progress=lambda: actor.progress,
-        holds_models=lambda: shelf.num_models > 0,
+        highest_model=lambda: shelf.highest_model,
         listeners=Listeners(
             joined=lambda content: _joined(actor, home, content),
             arrived=lambda frames: actor.tell(FromMaster(frames)),
@@ -242,7 +243,7 @@ def _listen_again(home: Home, address: str) -> Listener:
 
 
 def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:
-    home.cluster_id = str(content["cluster_id"])
+    home.cluster_id, home.era = str(content["cluster_id"]), str(content["era"])
     actor.tell(Admitted(frozenset(int(model_id) for model_id in content["models"])))
 
 

@@ -26,6 +26,7 @@ logger = logging.getLogger("glintpy.nodes")
 JOURNAL_NAME = "server.journal"
 _MODELS_NAME = "models"
 _CLUSTER_NAME = "cluster"
+_ERA_NAME = "era"
 _ADDRESS_NAME = "address"
 _LOOK_S = 0.02
 _PREFIX = "glintpy-server-"
@@ -116,6 +117,15 @@ class Home:
         self._write(_CLUSTER_NAME, cluster_id)
 
     @property
+    def era(self) -> str:
+        """Of the master that took this server last; empty: none did yet."""
+        return self._read(_ERA_NAME)
+
+    @era.setter
+    def era(self, era: str) -> None:
+        self._write(_ERA_NAME, era)
+
+    @property
     def last_address(self) -> str:
         """Where the process before this one listened; empty: there was none."""
         return self._read(_ADDRESS_NAME)
@@ -138,7 +148,11 @@ class Home:
         # Under another name first: whoever is killed in here leaves the old word, not half of a new one.
         unfinished = self.folder / f"{name}.new"
         try:
-            unfinished.write_text(text + "\n")
+            with unfinished.open("w") as file:
+                file.write(text + "\n")
+                file.flush()
+                # An old era beside newer models, left by a power cut, would look like an old directory of the master's.
+                os.fsync(file.fileno())
             unfinished.replace(self.folder / name)
         except OSError as error:
             raise ConfigError(f"can't write into {self.folder}: {error.strerror}") from error

@@ -112,9 +112,9 @@ class Shelf:
         return shard
 
     @property
-    def num_models(self) -> int:
-        """How many models have a part here; read by the heart's thread too."""
-        return len(self._shards)
+    def highest_model(self) -> int:
+        """The highest id of what lies here, lost models too; 0: nothing does. Read by the heart's thread too."""
+        return max((*self._shards, *self._lost), default=0)
 
     @property
     def num_bytes(self) -> int:

@@ -50,7 +50,7 @@ def test_a_model_is_filled_in_slices_and_then_served(folder: Path | None) -> Non
     shard = shelf.shard(1, routing=1)
     np.testing.assert_array_equal(shard.pull(EVERYTHING), np.full((10, 4), 3))
     assert shelf.find(1) is shard
-    assert shelf.num_models == 1
+    assert shelf.highest_model == 1
     assert shelf.num_bytes == 320
     assert shelf.status() == [{"model_id": 1, "name": "m", "rows": 10, "bytes": 320}]
     make(shelf, 1)  # asked again, because the answer was lost
@@ -136,7 +136,7 @@ def test_a_model_destroyed_while_it_is_filled_stays_away(folder: Path | None) ->
     next(steps)
     shelf.destroy(1)
     assert list(steps) == []
-    assert shelf.num_models == 0
+    assert shelf.highest_model == 0
     shelf.close()
 
 
@@ -307,7 +307,7 @@ def test_a_model_that_was_not_filled_to_the_end_does_not_come_back(tmp_path: Pat
     next(shelf.create(1, a_spec(), routing=1, num_rows=10, extents=NO_EXTENTS, slice_cells=8))
     shelf.close()
     shelf = Shelf(tmp_path)
-    assert shelf.num_models == 0
+    assert shelf.highest_model == 0
     shelf.close()
 
 
