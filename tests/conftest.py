@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.leftovers import Leftovers
+from tests.unpickling import guard_everything
 
 DEFAULT_SEED = 13370
 
@@ -17,6 +20,7 @@ CHECKED_FOLDERS = ("cluster", "models")
 """Folders whose tests use real parts: each of them is checked for what it leaves behind."""
 
 _seed_key = pytest.StashKey[int]()
+_log_key = pytest.StashKey[Path]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed",
         default=str(DEFAULT_SEED),
         help="of everything random in the tests: a number, or 'random' to draw one (shown in the report)",
+    )
+    parser.addoption(
+        "--no-pickle",
+        action="store_true",
+        help="fail wherever this process, or one that it starts, unpickles; leaves out tests of users' own pickles",
     )
 
 
@@ -45,6 +54,43 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("steady")
+
+    if config.getoption("--no-pickle"):
+        config.stash[_log_key] = Path(tempfile.mkdtemp(prefix="glintpy-no-pickle-")) / "unpickled.log"
+        guard_everything(config.stash[_log_key])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what unpickles by intent, where nothing may."""
+    if not config.getoption("--no-pickle"):
+        return
+    # The shipped suites can't carry a mark of ours: other projects' pytest would not know it.
+    by_name = {"test_it_pickles", "test_a_destroyed_model_is_gone_for_every_handle"}
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("pickles") or getattr(item, "originalname", "") in by_name
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run in which something unpickled, also where that was swallowed."""
+    log = session.config.stash.get(_log_key, None)
+    if log is not None and log.exists() and not exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what unpickled."""
+    log = config.stash.get(_log_key, None)
+    if log is not None:
+        found = log.read_text(encoding="utf-8") if log.exists() else "nothing\n"
+        terminalreporter.section("what unpickled")
+        terminalreporter.write(found)
+        shutil.rmtree(log.parent, ignore_errors=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import glintpy
+from glintpy.storage.checkpoint_reader import CheckpointReader
 from tests.cluster.helpers import holdings, paused, until
 
 
@@ -136,3 +140,77 @@ def test_random_initial_values_are_the_same_on_any_servers(
         ) as there,
     ):
         assert np.array_equal(np.asarray(here), np.asarray(there))
+
+
+# --- what each file holds is a prefix of the history ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_saves", [2, pytest.param(30, marks=pytest.mark.soak)])
+def test_each_column_of_each_servers_part_is_a_prefix_of_its_programs_pushes(
+    client: glintpy.Client, cluster: glintpy.LocalCluster, tmp_path: Path, seed: int, num_saves: int
+) -> None:
+    # Each program has a column and pushes to random rows of it, in order; all know what the others will push.
+    shape = (60_000, 3)
+    stop = threading.Event()
+
+    def rows_of(column: int) -> Iterator[NDArray[np.int64]]:
+        generator = np.random.default_rng([seed, column])
+        while True:
+            yield generator.integers(0, shape[0], 40)
+
+    def push(column: int) -> int:
+        with cluster.client() as other:
+            matrix = other.open("history")
+            assert isinstance(matrix, glintpy.BigMatrix)
+            for number, rows in enumerate(rows_of(column)):
+                last = matrix.push(rows, 1, cols=np.full(40, column))
+                if number % 50 == 0:
+                    last.exception()
+                if stop.is_set():
+                    last.exception()
+                    return number + 1
+        raise AssertionError
+
+    with (
+        client.matrix(*shape, dtype="int64", partitions_per_server=2, name="history") as matrix,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        pushers = [pool.submit(push, column) for column in range(3)]
+        try:
+            for number in range(num_saves):
+                until(partial(has_grown, matrix, int(matrix[:].sum()) + 2000), "pushes go on")
+                matrix.save(str(tmp_path / str(number)))
+        finally:
+            stop.set()
+        num_pushes = [pusher.result() for pusher in pushers]
+        servers = matrix._layout.partitions_of
+        parts = [[int(part) for part in servers(server)] for server in range(2)]
+    for number in range(num_saves):
+        check_prefixes(tmp_path / str(number), parts, [rows_of(column) for column in range(3)], num_pushes)
+
+
+def has_grown(matrix: glintpy.BigMatrix, size: int) -> bool:
+    return bool(matrix[:].sum() > size)
+
+
+def check_prefixes(
+    url: Path, parts: list[list[int]], histories: list[Iterator[NDArray[np.int64]]], num_pushes: list[int]
+) -> None:
+    """See that each server's rows of each column are what some number of that column's pushes make of them."""
+    reader = CheckpointReader(str(url))
+    files = {entry.partition: entry for entry in reader._manifest.files}
+    values = np.zeros((reader.spec.num_rows, 3), np.int64)
+    for rows, block in reader.blocks(1 << 20):
+        values[np.asarray(rows)] = block
+    for column, history in enumerate(histories):
+        pushes = list(itertools.islice(history, num_pushes[column]))
+        for partitions in parts:
+            mine = np.zeros(len(values), bool)
+            for entry in map(files.__getitem__, partitions):
+                assert entry.first is not None
+                mine[entry.first :: entry.step][: entry.num_rows] = True
+            found = np.where(mine, values[:, column], 0)
+            held = np.cumsum([mine[rows].sum() for rows in pushes])
+            known = pushes[: int(np.searchsorted(held, found.sum(), "right"))]
+            made = np.bincount(np.concatenate([np.zeros(0, np.int64), *known]), minlength=len(values))
+            assert np.array_equal(found, np.where(mine, made, 0)), (column, partitions)

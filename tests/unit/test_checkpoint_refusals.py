@@ -10,6 +10,7 @@ import pytest
 from glintpy.errors import CheckpointError, DTypeError, ShapeError
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage.checkpoint import CheckpointWriter
+from glintpy.storage.checkpoint_reader import CheckpointReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +98,45 @@ def test_a_mixture_of_global_rows_and_steps_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ShapeError, match="some parts have global_rows and some have none"):
             writer.commit()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_a_part_that_is_withdrawn_may_be_written_anew(tmp_path: Path, is_custom: bool) -> None:
+    spec = matrix(num_rows=4, num_cols=None, dtype="int64")
+    with CheckpointWriter(tmp_path, spec=spec, num_partitions=2, overwrite=False) as writer:
+        for partition, values in [(0, [1, 2]), (1, [9]), (0, [5, 6]), (1, [7, 8])]:
+            where: dict[str, Any] = {"first": 2 * partition, "step": 1}
+            if is_custom:
+                where = {"global_rows": np.arange(2 * partition, 2 * partition + 2)}
+            writer.withdraw(partition)
+            part = writer.part(partition, num_rows=2, **where)
+            part.write(np.array(values))
+            if len(values) == 2:
+                part.close()
+        with pytest.raises(CheckpointError, match="begun before"):
+            writer.part(0, num_rows=2, first=0, step=1)
+        writer.commit()
+    assert len(list(tmp_path.iterdir())) == (5 if is_custom else 3)
+    found = {range(2): [5, 6], range(2, 4): [7, 8]}
+    for rows, block in CheckpointReader(tmp_path).blocks(1000):
+        assert block.tolist() == found[range(int(rows[0]), int(rows[-1]) + 1)]
+
+
+def test_a_part_that_is_withdrawn_is_missing(tmp_path: Path) -> None:
+    with CheckpointWriter(tmp_path, spec=matrix(num_rows=1), num_partitions=1, overwrite=False) as writer:
+        with writer.part(0, num_rows=1, first=0, step=1) as part:
+            part.write(np.zeros((1, 3)))
+        writer.withdraw(0)
+        writer.withdraw(0)
+        with pytest.raises(ShapeError, match="1 of 1 parts were not finished"):
+            writer.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_is_begun_anew_has_the_rows_that_it_had(tmp_path: Path) -> None:
+    spec = matrix(num_rows=4)
+    with CheckpointWriter(tmp_path, spec=spec, num_partitions=2, overwrite=False) as writer:
+        writer.part(0, num_rows=2, global_rows=np.array([0, 1]))
+        writer.withdraw(0)
+        with pytest.raises(ShapeError, match="had other global_rows"):
+            writer.part(0, num_rows=2, global_rows=np.array([0, 2]))
