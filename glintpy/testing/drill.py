@@ -92,6 +92,7 @@ class Drill:
                     seed=settings.seed,
                     server_options=settings.server_options(),
                     durability=settings.durability,
+                    data_dir=folder / "cluster" if settings.durability == "disk" else None,
                     log_level="error",
                 )
             )
@@ -195,7 +196,7 @@ class Drill:
     def _restart_server(self, cluster: ProxiedCluster, index: int) -> None:
         if index not in self._down:
             return
-        # A server that starts asks the master who belongs to the cluster, and gives up when nobody answers.
+        # A server that starts asks the master who belongs to the cluster, and waits meanwhile, as this thread would.
         self._restart_master(cluster)
         if self._timed(lambda: cluster.restart_server(index), f"server-{index}"):
             self._down.discard(index)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glintpy.cluster import LocalCluster, ProcessMember
+from glintpy.cluster import LocalCluster
+from glintpy.cluster.members import ProcessMember
 from glintpy.testing.proxy import Proxy
 
 __all__ = ["ProxiedCluster"]
@@ -24,16 +26,20 @@ class ProxiedCluster(LocalCluster):
         server_options: more options for the command line of each server.
         options: of ``LocalCluster``.
 
+    Attributes:
+        proxies: by server.
+        extra_server_options: ``server_options``, for servers that start from now on.
+
     Raises:
         ConfigError, ClusterError: as ``LocalCluster``.
     """
 
     def __init__(
-        self, servers: int = 2, *, seed: int = 0, server_options: tuple[str, ...] = (), **options: Any
+        self, servers: int = 2, *, seed: int = 0, server_options: Sequence[str] = (), **options: Any
     ) -> None:
         self.proxies: list[Proxy] = []
         self.extra_server_options = list(server_options)
-        self._seed = seed
+        self._proxy_seed = seed
         self._reserved: list[socket.socket] = []
         super().__init__(servers, scheme="tcp", **options)
 
@@ -63,5 +69,5 @@ class ProxiedCluster(LocalCluster):
             end.bind(("127.0.0.1", 0))
             self._reserved.append(end)
             target = f"127.0.0.1:{end.getsockname()[1]}"
-            self.proxies.append(Proxy(target, seed=self._seed + len(self.proxies)))
+            self.proxies.append(Proxy(target, seed=self._proxy_seed + len(self.proxies)))
         return self.proxies[index]

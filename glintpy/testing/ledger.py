@@ -214,6 +214,10 @@ class Account:
         self._applied_sums = np.zeros(ledger.matrix.num_rows, dtype=np.int64)
         self._seen = np.zeros(ledger.matrix.num_rows, dtype=np.int64)
         self._reads = 0
+        # What each push does, worked out at once: one by one it would cost as much as the push itself.
+        self._first = worker * ledger.num_pushes
+        numbers = np.arange(self._first, self._first + ledger.num_pushes, dtype=np.int64)
+        self._touches, self._values = ledger.rules.touches(numbers), ledger.rules.values(numbers)
 
     @property
     def num_left(self) -> int:
@@ -318,7 +322,5 @@ class Account:
 
     def _what(self, number: int) -> tuple[NDArray[np.int64], int, int]:
         """Return the rows that a push touches, its value, and its cell."""
-        cell = self.worker * self._ledger.num_pushes + number
-        one = np.array([cell], dtype=np.int64)
-        rules = self._ledger.rules
-        return np.flatnonzero(rules.touches(one)[:, 0]), int(rules.values(one)[0]), cell
+        rows = np.flatnonzero(self._touches[:, number])
+        return rows, int(self._values[number]), self._first + number

@@ -45,8 +45,8 @@ class ForgetsRepeats(Receipts):
             _set_applied(session, known)
 
 
-PLANTS: dict[str, type[Receipts]] = {"no-dedupe": ForgetsRepeats}
-"""By the name that ``--plant`` takes."""
+RECEIPTS: dict[str, type[Receipts]] = {"no-dedupe": ForgetsRepeats}
+"""Defective ways to count pushes, by the name that ``--plant`` takes."""
 
 
 def planted(name: str) -> type[Receipts]:
@@ -55,9 +55,9 @@ def planted(name: str) -> type[Receipts]:
     Raises:
         ConfigError: there is none.
     """
-    if name not in PLANTS:
-        raise ConfigError(f"there is no planted defect {name!r}; there are {', '.join(sorted(PLANTS))}")
-    return PLANTS[name]
+    if name not in RECEIPTS:
+        raise ConfigError(f"there is no planted defect {name!r}; there are {', '.join(sorted(RECEIPTS))}")
+    return RECEIPTS[name]
 
 
 def _set_applied(session: Session, applied: int) -> None:

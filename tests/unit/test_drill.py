@@ -1,0 +1,100 @@
+"""A drill's plan is drawn from its seed and has some of everything; its report holds only if all of it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glintpy.errors import ConfigError
+from glintpy.testing.drill_client import Order, Told, whole_counts
+from glintpy.testing.drill_plan import ALL, MASTER, Action, draw_plan
+from glintpy.testing.drill_report import DrillReport, DrillSettings
+from glintpy.testing.ledger import Audit
+from glintpy.testing.planted import RECEIPTS, planted
+
+
+@given(seed=st.integers(0, 2**31), duration_s=st.floats(0.5, 300), num_servers=st.integers(1, 8))
+def test_a_plan_has_some_of_everything_in_order(seed: int, duration_s: float, num_servers: int) -> None:
+    plan = draw_plan(seed, duration_s, num_servers)
+    assert plan == draw_plan(seed, duration_s, num_servers)
+    assert [step.at_s for step in plan] == sorted(step.at_s for step in plan)
+    kinds = {(step.action, step.member == MASTER) for step in plan}
+    assert kinds == {
+        (Action.KILL, False),
+        (Action.RESTART, False),
+        (Action.STOP, False),
+        (Action.CONTINUE, False),
+        (Action.RESET, False),
+        (Action.KILL, True),
+        (Action.RESTART, True),
+    }
+    assert {step.member for step in plan} <= {ALL, MASTER, *range(num_servers)}
+    begun = [step for step in plan if step.action not in {Action.RESTART, Action.CONTINUE}]
+    assert all(0 <= step.at_s <= duration_s for step in begun)
+
+
+def test_what_is_killed_is_restarted_and_what_is_stopped_goes_on(seed: int) -> None:
+    plan = draw_plan(seed, 60, 3)
+    for first, then in ((Action.KILL, Action.RESTART), (Action.STOP, Action.CONTINUE)):
+        for member in {step.member for step in plan}:
+            steps = [step.action for step in plan if step.member == member and step.action in {first, then}]
+            assert steps.count(first) == steps.count(then)
+            assert not steps or steps[0] is first
+    assert draw_plan(seed, 60, 3) != draw_plan(seed + 1, 60, 3)
+    assert sum(step.action is Action.RESET for step in plan) == 120
+
+
+def test_a_plan_needs_time_and_servers() -> None:
+    for duration_s, num_servers in ((0, 3), (-1, 3), (5, 0)):
+        with pytest.raises(ConfigError, match="takes some time and servers"):
+            draw_plan(1, duration_s, num_servers)
+
+
+def test_servers_are_told_of_defects_and_failpoints_only_where_there_are_some() -> None:
+    assert DrillSettings(5).server_options() == ()
+    assert DrillSettings(5, plant="no-dedupe").server_options() == ("--enable-debug", "--plant", "no-dedupe")
+    both = DrillSettings(5, plant="no-dedupe", failpoints="push.applied=kill")
+    assert both.server_options()[:3] == ("--enable-debug", "--failpoints", "push.applied=kill")
+
+
+def test_a_report_holds_only_if_everything_does() -> None:
+    report = DrillReport(DrillSettings(5))
+    assert not report.holds  # nothing was read
+    report.audit = Audit("drill", 3)
+    assert report.holds
+    assert report.explain() == ""
+    report.num_wrong_counts = 2
+    assert not report.holds
+    assert "2 of 600,000 counts are wrong" in report.explain()
+    report.num_wrong_counts, report.audit.num_wrong_cells, report.audit.num_lost = 0, 1, 1
+    assert not report.holds
+    assert "1 lost" in report.explain()
+    assert report.as_dict()["num_wrong_cells"] == 1
+    report.audit = Audit("drill", 3)
+    report.problems.append("server-1 died unasked")
+    assert not report.holds
+    assert report.explain() == "server-1 died unasked"
+
+
+def test_counts_may_be_what_outcomes_allow_and_nothing_else() -> None:
+    told = [Told(counts_in=3, counts_unknown=1), Told(counts_in=2)]
+    assert whole_counts(told, np.array([5, 6, 5])) == 0
+    assert whole_counts(told, np.array([4, 5, 6, 7])) == 2
+
+
+def test_a_client_s_order_and_what_it_tells_travel_as_text(tmp_path: Path) -> None:
+    command = Order("tcp://127.0.0.1:1", "drill", 2, 100.0, "a file").command()
+    assert command[1:3] == ["-m", "glintpy.testing.drill_client"]
+    (tmp_path / "told").write_text('{"counts_in": 4, "problems": ["one"]}')
+    told = Told.load(tmp_path / "told")
+    assert (told.counts_in, told.problems, told.longest_read_s) == (4, ["one"], 0.0)
+
+
+def test_a_defect_that_nobody_planted_is_named() -> None:
+    assert planted("no-dedupe") is RECEIPTS["no-dedupe"]
+    with pytest.raises(ConfigError, match="no planted defect 'typo'; there are no-dedupe"):
+        planted("typo")
