@@ -31,6 +31,7 @@ def guard_everything(log: Path) -> None:
         log: gets what each attempt to unpickle was; nothing else makes the file.
     """
     os.environ[LOG] = str(log)
+    os.environ.update(environment_with_guard())  # for those that are started in another way than below
     start: Callable[..., None] = subprocess.Popen.__init__
 
     def start_guarded(self: Any, *args: Any, env: Mapping[str, str] | None = None, **kwargs: Any) -> None:

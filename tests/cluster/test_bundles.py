@@ -164,7 +164,7 @@ def tell_and_push(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.pickles)])
 def test_what_is_open_when_a_child_ends_is_in(
     cluster: glintpy.LocalCluster, client: glintpy.Client, method: str
 ) -> None:

@@ -15,7 +15,12 @@ import glintpy
 from tests.cluster.helpers import PATIENCE_S, join, paused, push_ones
 
 NUM_WORKERS = 4
-METHODS = ("fork", "spawn", "forkserver")
+METHODS = (
+    "fork",
+    # These two send what a child needs as a pickle.
+    pytest.param("spawn", marks=pytest.mark.pickles),
+    pytest.param("forkserver", marks=pytest.mark.pickles),
+)
 
 # From 3.12 on Python warns of every fork in a process with threads, which each client has; that handles
 # bear it all the same is what these tests are about.
@@ -124,6 +129,7 @@ def use_client(client: glintpy.Client) -> None:
 # --- pickled handles --------------------------------------------------------------------------------------
 
 
+@pytest.mark.pickles
 def test_a_handle_unpickled_here_shares_the_client_s_connection(client: glintpy.Client) -> None:
     vector = client.vector(100, dtype="int64")
     vector.push(None, 1)

@@ -73,6 +73,7 @@ def test_a_view_with_options_is_the_same_model(client: Client) -> None:
                 vector.with_options(**options)
 
 
+@pytest.mark.pickles
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_handle_pickles(client: Client, protocol: int) -> None:
     with client.matrix(20, 2, dtype="int64", partitioner=scattered(20, 4)) as matrix:
@@ -85,6 +86,7 @@ def test_a_handle_pickles(client: Client, protocol: int) -> None:
         assert copy[7].tolist() == [7, 7]
 
 
+@pytest.mark.pickles
 def test_a_client_pickles(client: Client) -> None:
     with client.vector(3, name="pickled") as vector:
         copy = pickle.loads(pickle.dumps(client))  # noqa: S301 - our own bytes

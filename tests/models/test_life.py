@@ -262,6 +262,7 @@ def test_destroying_waits_for_pushes_that_nobody_waited_for(by_name: bool) -> No
             client.open(vector.name)
 
 
+@pytest.mark.pickles
 def test_everything_on_a_destroyed_model_says_so_to_everyone(
     cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ from glintpy.protocol.dtypes import NAMES
 from glintpy.testing.partitioners import scattered
 from glintpy.testing.reference import numbers, partitioner_of
 
-COUNTS = (1, 2, 3, 5)
+COUNTS = (1, 2, 3, 4, 5)
 KINDS = ("range", "cyclic", "custom")
 
 
@@ -79,6 +79,52 @@ def test_a_matrix_is_loaded_on_any_number_of_servers(
                 "m",
                 np.dtype("float64"),
                 partitions_per_server,
+            )
+            assert loaded.pull().result().tobytes() == values.tobytes()
+
+
+def moves() -> Iterator[Any]:
+    """Yield every pair of numbers of servers with every pair of orders: 100; the dtypes take turns."""
+    orders = itertools.product(("range", "cyclic"), repeat=2)
+    for number, (saved, loaded, (saved_on, loaded_on)) in enumerate(
+        (saved, loaded, counts)
+        for saved, loaded in orders
+        for counts in itertools.product(range(1, 6), repeat=2)
+    ):
+        # A prime step: the few that always run have other numbers of servers, orders and dtypes.
+        marks = [] if number % 17 == 1 else [pytest.mark.soak]
+        dtype = NAMES[number % len(NAMES)]
+        text = f"{saved} on {saved_on} to {loaded} on {loaded_on} {dtype}"
+        yield pytest.param(saved_on, loaded_on, saved, loaded, dtype, id=text, marks=marks)
+
+
+@pytest.mark.parametrize(("saved_on", "loaded_on", "saved_as", "loaded_as", "dtype"), list(moves()))
+def test_a_model_moves_between_any_two_clusters(
+    clients: dict[int, Client],
+    tmp_path: Path,
+    saved_on: int,
+    loaded_on: int,
+    saved_as: str,
+    loaded_as: str,
+    dtype: str,
+) -> None:
+    url = str(tmp_path / "saved")
+    generator = np.random.default_rng([saved_on, loaded_on])
+    for shape in ((211,), (53, 7)):
+        values = numbers(np.dtype(dtype), shape, generator)
+        make = clients[saved_on].matrix if len(shape) == 2 else clients[saved_on].vector
+        with make(
+            *shape, dtype=dtype, partitioner=saved_as, partitions_per_server=1 + loaded_on % 3, name="moved"
+        ) as model:
+            model.push(None, values)
+            model.save(url, overwrite=True)
+        with clients[loaded_on].load(
+            url, partitioner=loaded_as, partitions_per_server=1 + saved_on % 4
+        ) as loaded:
+            assert (loaded.dtype, loaded.shape, loaded.partitioner.name) == (
+                np.dtype(dtype),
+                shape,
+                loaded_as,
             )
             assert loaded.pull().result().tobytes() == values.tobytes()
 

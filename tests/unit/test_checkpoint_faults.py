@@ -90,6 +90,24 @@ class FaultyFile:
         self._faults.step("close")
 
 
+class FaultyReader:
+    """A file for reading whose operations count."""
+
+    def __init__(self, faults: Faults, file: IO[bytes]) -> None:
+        self._faults = faults
+        self._file = file
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def read(self, num_bytes: int) -> bytes:
+        self._faults.step("read")
+        return self._file.read(num_bytes)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
     faults = Faults()
@@ -111,7 +129,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
         ) -> Any:
             faults.step(f"open {mode}")
             file = _opening(self, path, mode, **kwargs)
-            return FaultyFile(faults, file) if mode == "wb" else file
+            return FaultyFile(faults, file) if mode == "wb" else FaultyReader(faults, file)
 
         monkeypatch.setattr(system, "open", open_counted)
         for name in ("ls", "info", "makedirs", "rm_file", "rmdir"):
@@ -244,6 +262,22 @@ def test_an_error_at_any_operation_is_typed_and_leaves_a_whole_checkpoint(
                 assert files_of(url) == before, "what a failed save wrote is deleted"
     assert (False, 1) not in outcomes
     assert (True, 1) in outcomes
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_an_error_at_any_operation_of_a_load_is_typed_and_names_the_place(
+    faults: Faults, url: str, error: int
+) -> None:
+    save(url, 1)
+    faults.disarm()
+    assert loaded_seed(url) == 1
+    for operation in range(faults.count):
+        faults.arm(operation, error=error)
+        with pytest.raises(CheckpointError, match=r"saved.* failed: .*\["):
+            loaded_seed(url)
+    assert faults.kinds["read"] > 10
+    faults.disarm()
+    assert loaded_seed(url) == 1
 
 
 def test_an_error_of_the_deletion_is_logged_and_does_not_fail_the_save(

@@ -61,6 +61,7 @@ def test_every_error_says_its_message(kind: type[errors.GlintError]) -> None:
     assert str(kind("row 12 is outside [0, 10)")) == "row 12 is outside [0, 10)"
 
 
+@pytest.mark.pickles
 @by_error
 def test_every_error_survives_pickling_and_copying(kind: type[errors.GlintError]) -> None:
     error = kind("row 12 is outside [0, 10)")

@@ -272,6 +272,7 @@ def test_sizes_and_extents_are_told_and_stay_ours() -> None:
     assert in_turn(scattered(7, 3), 2).affine_extents() is None
 
 
+@pytest.mark.pickles
 def test_a_layout_pickles() -> None:
     layout = in_turn(CyclicPartitioner(50, 4), 3)
     copy: Layout = pickle.loads(pickle.dumps(layout))  # noqa: S301 - our own bytes
