@@ -6,11 +6,9 @@ push is accounted for.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -24,10 +22,10 @@ from glintpy.errors import GlintError
 from glintpy.models.vector import BigVector
 from glintpy.testing.drill_client import Order, Told, whole_counts
 from glintpy.testing.drill_cluster import ProxiedCluster
-from glintpy.testing.drill_plan import ALL, MASTER, Action, Step, draw_plan
+from glintpy.testing.drill_faults import LOOK_S, Faults
+from glintpy.testing.drill_plan import draw_plan
 from glintpy.testing.drill_report import COUNTS, DrillReport, DrillSettings
 from glintpy.testing.ledger import Ledger, Record
-from glintpy.testing.proxy import Proxy
 
 __all__ = ["Drill", "DrillReport", "DrillSettings"]
 
@@ -40,15 +38,9 @@ PUSHES_MAX = 1_000_000
 ANSWERS_LATE_S = 0.01
 """Answers take so long on their way, and up to twice: so a reset always meets some that are under way."""
 
-LOOK_S = 0.02
-TRIES = 3
-"""How often a process is restarted that dies while it starts."""
-
 READY_S = 60.0
 FINISH_S = 120.0
 """How long clients may take to be ready, and to have all their outcomes after everything was healed."""
-
-STOP_SIGNAL, CONTINUE_SIGNAL = signal.SIGSTOP, signal.SIGCONT
 
 
 class Drill:
@@ -68,9 +60,6 @@ class Drill:
         self._settings = settings
         self._say_at = say
         self._asked_to_end = threading.Event()
-        self._is_over = threading.Event()
-        self._began = time.monotonic()
-        self._down: set[int] = set()
 
     def ask_to_end(self) -> None:
         """End the faults now; what was done so far is still checked."""
@@ -104,13 +93,13 @@ class Drill:
                 Order(cluster.address, ledger.matrix.name, number, rate, str(folder / f"worker-{number}"))
                 for number in range(settings.num_clients)
             ]
-            stack.callback(_go_on, cluster)  # a process that stands still would not hear that it should stop
+            faults = Faults(cluster, self.report, self._say_at, self._asked_to_end)
+            stack.callback(faults.go_on)
             workers = stack.enter_context(_running(orders))
-            self._began = time.monotonic()
-            self._carry_out(cluster)
-            self.report.lasted_s = self._now_s()
-            self._heal(cluster)
-            self._end_workers(cluster, workers)
+            faults.carry_out(self.plan, settings.duration_s)
+            self.report.lasted_s = faults.now_s()
+            faults.heal()
+            self._end_workers(faults, workers)
             self._check(ledger, counts, orders)
         return self.report
 
@@ -131,136 +120,16 @@ class Drill:
         )
         return ledger, client.vector(COUNTS, dtype="int64", name="drill.counts"), rate
 
-    # --- the faults -------------------------------------------------------------------------------------------
-
-    def _carry_out(self, cluster: ProxiedCluster) -> None:
-        # Links are reset from a thread of their own, and on time: a restart takes as long as it takes.
-        resets = [step for step in self.plan if step.action is Action.RESET]
-        links = threading.Thread(
-            target=self._reset_links, args=(cluster.proxies, resets), name="glintpy-drill"
-        )
-        links.start()
-        try:
-            for step in self.plan:
-                if step.action is not Action.RESET and step.at_s < self._settings.duration_s:
-                    self._wait_until(cluster, step.at_s)
-                    if self._asked_to_end.is_set():
-                        break
-                    self._do(cluster, step)
-            self._wait_until(cluster, self._settings.duration_s)
-        finally:
-            self._is_over.set()
-            links.join()
-        if self._asked_to_end.is_set():
-            self._say("asked to end: healing, then checking")
-
-    def _wait_until(self, cluster: ProxiedCluster, at_s: float) -> None:
-        while self._now_s() < at_s and not self._asked_to_end.wait(LOOK_S):
-            self._revive(cluster)
-
-    def _reset_links(self, proxies: list[Proxy], steps: list[Step]) -> None:
-        for step in steps:
-            if self._is_over.wait(max(0.0, step.at_s - self._now_s())):
-                return
-            chosen = proxies if step.member == ALL else [proxies[step.member]]
-            num_links = sum(proxy.reset_all() for proxy in chosen)
-            self.report.num_resets += num_links
-            if num_links:
-                self._say(f"reset {num_links} links to {_name(step.member)}")
-
-    def _do(self, cluster: ProxiedCluster, step: Step) -> None:
-        match step.action:
-            case Action.KILL if step.member == MASTER:
-                cluster.kill_master()
-                self.report.num_master_kills += 1
-                self._say("kill -9 master")
-            case Action.RESTART if step.member == MASTER:
-                self._restart_master(cluster)
-            case Action.KILL if step.member not in self._down:
-                self._down.add(step.member)
-                cluster.kill_server(step.member)
-                self.report.num_kills += 1
-                self._say(f"kill -9 server-{step.member}")
-            case Action.RESTART:
-                self._restart_server(cluster, step.member)
-            case Action.STOP if step.member not in self._down:
-                if _send(cluster, step.member, STOP_SIGNAL):
-                    self.report.num_stops += 1
-                    self._say(f"SIGSTOP server-{step.member}")
-            case Action.CONTINUE if step.member not in self._down:
-                _send(cluster, step.member, CONTINUE_SIGNAL)
-                self._say(f"SIGCONT server-{step.member}")
-            case _:
-                pass  # it is down already
-
-    def _restart_server(self, cluster: ProxiedCluster, index: int) -> None:
-        if index not in self._down:
-            return
-        # A server that starts asks the master who belongs to the cluster, and waits meanwhile, as this thread would.
-        self._restart_master(cluster)
-        if self._timed(lambda: cluster.restart_server(index), f"server-{index}"):
-            self._down.discard(index)
-
-    def _restart_master(self, cluster: ProxiedCluster) -> None:
-        if not cluster.master_is_alive:
-            self._timed(cluster.restart_master, "master")
-
-    def _revive(self, cluster: ProxiedCluster) -> None:
-        """Restart servers that have died though nobody killed them."""
-        for view in cluster.servers:
-            if not view.is_alive and view.index not in self._down:
-                self._down.add(view.index)
-                if self._settings.failpoints:
-                    self.report.num_deaths += 1
-                    self._say(f"server-{view.index} died at a failpoint")
-                else:
-                    self.report.problems.append(f"server-{view.index} died unasked")
-                    self._say(f"server-{view.index} died, and nobody had killed it")
-                self._restart_server(cluster, view.index)
-
-    def _timed(self, restart: Callable[[], None], name: str) -> bool:
-        """Restart something, and return whether it is there again."""
-        began = time.monotonic()
-        try:
-            restart()
-        except GlintError as error:
-            self._say(f"{name} could not be restarted: {error}")
-            if not self._settings.failpoints:  # else it may have died at one of them again
-                self.report.problems.append(f"{name} could not be restarted: {error}")
-            return False
-        took_s = time.monotonic() - began
-        self.report.worst_recovery_s = max(self.report.worst_recovery_s, took_s)
-        self._say(f"restarted {name} in {took_s:.2f} s")
-        return True
-
     # --- after ------------------------------------------------------------------------------------------------
 
-    def _heal(self, cluster: ProxiedCluster) -> None:
-        _go_on(cluster)
-        for proxy in cluster.proxies:
-            proxy.heal()
-        for _ in range(TRIES):
-            self._restart_master(cluster)
-            for view in cluster.servers:
-                if not view.is_alive:
-                    self._down.add(view.index)
-                    self._restart_server(cluster, view.index)
-        if self._settings.failpoints:
-            # What is checked must hold still: orderly restarts, without failpoints.
-            cluster.extra_server_options = list(DrillSettings(0, plant=self._settings.plant).server_options())
-            for view in cluster.servers:
-                self._down.add(view.index)
-                self._restart_server(cluster, view.index)
-        self._say("healed; the clients wait for their outcomes")
-
-    def _end_workers(self, cluster: ProxiedCluster, workers: list[subprocess.Popen[bytes]]) -> None:
+    def _end_workers(self, faults: Faults, workers: list[subprocess.Popen[bytes]]) -> None:
         for worker in workers:
             assert worker.stdin is not None
             worker.stdin.close()
         end = time.monotonic() + FINISH_S
         while any(worker.poll() is None for worker in workers) and time.monotonic() < end:
             time.sleep(LOOK_S)
-            self._revive(cluster)
+            faults.revive()  # should one die now, the report says so
         for number, worker in enumerate(workers):
             if worker.poll() != 0:
                 self.report.problems.append(
@@ -283,31 +152,6 @@ class Drill:
                 report.num_wrong_counts = whole_counts(told, counts.pull().result())
         except GlintError as error:
             report.problems.append(f"{type(error).__name__}: {error}")
-
-    def _now_s(self) -> float:
-        return time.monotonic() - self._began
-
-    def _say(self, text: str) -> None:
-        if self._say_at is not None:
-            self._say_at(self._now_s(), text)
-
-
-def _name(member: int) -> str:
-    return {MASTER: "master", ALL: "all servers"}.get(member, f"server-{member}")
-
-
-def _send(cluster: ProxiedCluster, index: int, number: signal.Signals) -> bool:
-    view = cluster.servers[index]
-    if view.is_alive:
-        with contextlib.suppress(ProcessLookupError):  # it died meanwhile
-            os.kill(view.pid, number)
-            return True
-    return False
-
-
-def _go_on(cluster: ProxiedCluster) -> None:
-    for view in cluster.servers:
-        _send(cluster, view.index, CONTINUE_SIGNAL)
 
 
 @contextmanager

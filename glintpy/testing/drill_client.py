@@ -33,7 +33,7 @@ HURRY_S = 0.15
 HURRIED = 16
 """Every so many pushes one has no patience: so there are some whose outcome can't be known."""
 
-OPEN_MAX = 128
+OPEN_MAX = 500
 """Pushes under way at once."""
 
 STEP_S = 0.01

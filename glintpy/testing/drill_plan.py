@@ -27,7 +27,6 @@ class Action(StrEnum):
     """What is done to a process or to its links."""
 
     KILL = "kill -9"
-    RESTART = "restart"
     STOP = "stop"
     CONTINUE = "continue"
     RESET = "reset"
@@ -41,11 +40,13 @@ class Step:
         at_s: seconds after the beginning.
         action: what.
         member: to which server; ``MASTER``; or ``ALL`` servers' links.
+        length_s: after a kill, until it is restarted; of a stop, until it goes on.
     """
 
     at_s: float
     action: Action
     member: int
+    length_s: float = 0.0
 
 
 def draw_plan(seed: int, duration_s: float, num_servers: int) -> list[Step]:
@@ -56,7 +57,7 @@ def draw_plan(seed: int, duration_s: float, num_servers: int) -> list[Step]:
 
     Args:
         seed: of everything random in it.
-        duration_s: of the whole, seconds. Restarts may come after it.
+        duration_s: of the whole, seconds.
         num_servers: from 1.
 
     Raises:
@@ -68,14 +69,18 @@ def draw_plan(seed: int, duration_s: float, num_servers: int) -> list[Step]:
     steps: list[Step] = []
     for at_s in _moments(source, duration_s, KILL_EVERY_S):
         server = source.randrange(num_servers)
-        steps += _pair(at_s, source.uniform(0.0, 0.8), Action.KILL, Action.RESTART, server)
+        steps.append(Step(at_s, Action.KILL, server, source.uniform(0.0, 0.8)))
     for number, at_s in enumerate(_moments(source, duration_s, STOP_EVERY_S), 1):
         length_s = 4.5 if number % LONG_STOPS == 0 else source.uniform(0.1, 1.5)
-        steps += _pair(at_s, length_s, Action.STOP, Action.CONTINUE, source.randrange(num_servers))
-    for at_s in _moments(source, duration_s, RESET_EVERY_S):
-        steps.append(Step(at_s, Action.RESET, source.choice([ALL, *range(num_servers)])))
-    for at_s in _moments(source, duration_s, MASTER_EVERY_S):
-        steps += _pair(at_s, source.uniform(0.2, 1.0), Action.KILL, Action.RESTART, MASTER)
+        steps.append(Step(at_s, Action.STOP, source.randrange(num_servers), length_s))
+    whose = [ALL, *range(num_servers)]
+    steps += [
+        Step(at_s, Action.RESET, source.choice(whose)) for at_s in _moments(source, duration_s, RESET_EVERY_S)
+    ]
+    steps += [
+        Step(at_s, Action.KILL, MASTER, source.uniform(0.2, 1.0))
+        for at_s in _moments(source, duration_s, MASTER_EVERY_S)
+    ]
     return sorted(steps, key=lambda step: step.at_s)
 
 
@@ -83,7 +88,3 @@ def _moments(source: random.Random, duration_s: float, every_s: float) -> Iterat
     num_slots = max(1, round(duration_s / every_s))
     slot_s = duration_s / num_slots
     return ((slot + source.random()) * slot_s for slot in range(num_slots))
-
-
-def _pair(at_s: float, length_s: float, first: Action, then: Action, member: int) -> list[Step]:
-    return [Step(at_s, first, member), Step(at_s + length_s, then, member)]

@@ -94,19 +94,6 @@ def test_servers_that_forget_repeats_are_found_out(seed: int) -> None:
     assert re.search(r"the counts are wrong \(seed \d+\).* doubled.*push \d+ .* is in \d+ times", errors)
 
 
-def test_what_can_not_be_drilled_is_refused_before_anything_starts() -> None:
-    for arguments, words in (
-        (("--for", "soon"), "'soon' is not a duration"),
-        (("--for", "0"), "is not a duration"),
-        (("--plant", "typo"), "no planted defect 'typo'"),
-        (("--failpoints", "typo=kill"), "no failpoint 'typo'"),
-    ):
-        code, said, errors = finished(*arguments)
-        assert code in {1, 2}
-        assert words in errors
-        assert said == ""
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("level", ["process", "disk"])
 def test_counts_hold_for_a_minute(seed: int, level: str, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glintpy.cli.app import run
+from glintpy.config import MembershipSettings
 from glintpy.errors import ConfigError
 from glintpy.testing.drill_client import Order, Told, whole_counts
 from glintpy.testing.drill_plan import ALL, MASTER, Action, draw_plan
@@ -22,30 +24,27 @@ def test_a_plan_has_some_of_everything_in_order(seed: int, duration_s: float, nu
     plan = draw_plan(seed, duration_s, num_servers)
     assert plan == draw_plan(seed, duration_s, num_servers)
     assert [step.at_s for step in plan] == sorted(step.at_s for step in plan)
-    kinds = {(step.action, step.member == MASTER) for step in plan}
-    assert kinds == {
+    assert {(step.action, step.member == MASTER) for step in plan} == {
         (Action.KILL, False),
-        (Action.RESTART, False),
         (Action.STOP, False),
-        (Action.CONTINUE, False),
         (Action.RESET, False),
         (Action.KILL, True),
-        (Action.RESTART, True),
     }
     assert {step.member for step in plan} <= {ALL, MASTER, *range(num_servers)}
-    begun = [step for step in plan if step.action not in {Action.RESTART, Action.CONTINUE}]
-    assert all(0 <= step.at_s <= duration_s for step in begun)
+    assert all(0 <= step.at_s <= duration_s for step in plan)
+    assert all((step.length_s > 0) is (step.action is not Action.RESET) for step in plan)
 
 
-def test_what_is_killed_is_restarted_and_what_is_stopped_goes_on(seed: int) -> None:
-    plan = draw_plan(seed, 60, 3)
-    for first, then in ((Action.KILL, Action.RESTART), (Action.STOP, Action.CONTINUE)):
-        for member in {step.member for step in plan}:
-            steps = [step.action for step in plan if step.member == member and step.action in {first, then}]
-            assert steps.count(first) == steps.count(then)
-            assert not steps or steps[0] is first
-    assert draw_plan(seed, 60, 3) != draw_plan(seed + 1, 60, 3)
-    assert sum(step.action is Action.RESET for step in plan) == 120
+def test_another_seed_is_another_plan_of_as_many_faults(seed: int) -> None:
+    plans = [draw_plan(number, 60, 3) for number in (seed, seed + 1)]
+    assert plans[0] != plans[1]
+    for plan in plans:
+        actions = [step.action for step in plan]
+        counts = [actions.count(action) for action in (Action.KILL, Action.STOP, Action.RESET)]
+        assert counts == [24, 12, 120]
+        # Some stand still for longer than the master waits for a heartbeat, most don't.
+        lengths = [step.length_s for step in plan if step.action is Action.STOP]
+        assert 0 < sum(length > MembershipSettings().silent_s for length in lengths) <= 3
 
 
 def test_a_plan_needs_time_and_servers() -> None:
@@ -98,3 +97,19 @@ def test_a_defect_that_nobody_planted_is_named() -> None:
     assert planted("no-dedupe") is RECEIPTS["no-dedupe"]
     with pytest.raises(ConfigError, match="no planted defect 'typo'; there are no-dedupe"):
         planted("typo")
+
+
+def test_what_can_not_be_drilled_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments, words in (
+        (("--for", "soon"), "'soon' is not a duration"),
+        (("--for", "0"), "is not a duration"),
+        (("--servers", "0"), "0 is not in the range"),
+        (("--plant", "typo"), "no planted defect 'typo'"),
+        (("--failpoints", "typo=kill"), "no failpoint 'typo'"),
+    ):
+        assert run(["chaos", *arguments]) in {1, 2}
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert captured.out == ""
