@@ -1,9 +1,10 @@
-"""Bounds what one TCP connection may have sent and nobody has read; knows descriptors and counts, no message.
+"""Bounds what libzmq holds of each TCP connection, in both directions; knows descriptors and counts, no message.
 
 libzmq's own marks count frames and whole messages, never the parts of a message: one that never ends, of frames
 that each are small enough, took a server from 40 to 600 MB in a second, and its memory with it. So what the kernel
 has received on a connection is compared with what came out of the socket, and a connection that is too far ahead is
-shut down. libzmq then drops what it holds of it, as of any connection that breaks.
+shut down. libzmq then drops what it holds of it, as of any connection that breaks. In the other direction a peer that
+doesn't read is busy as soon as so many bytes wait for it, where libzmq would take 256 messages of any size.
 
 Linux only, since the kernel's counter is: elsewhere nothing is watched.
 """
@@ -19,7 +20,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 if sys.platform != "win32":
     import fcntl
@@ -45,8 +46,18 @@ LOOK_S_MAX = 0.5
 """The longest pause, whatever a look took on a busy machine."""
 
 _TCP_INFO_BYTES = 192
-_BYTES_RECEIVED_OFFSET = 128
-"""Of ``tcpi_bytes_received`` in Linux's ``struct tcp_info``; there since 4.1."""
+_TRAFFIC, _TRAFFIC_OFFSET = struct.Struct("=QQ"), 120
+"""``tcpi_bytes_acked`` and ``tcpi_bytes_received`` in Linux's ``struct tcp_info``; there since 4.1."""
+
+MUCH_BYTES = 8 * config.MIB
+"""Held of a connection that ends: from here on it is worth while to give memory back to the system."""
+
+
+class Traffic(NamedTuple):
+    """Bytes of a connection that its peer's machine has acknowledged, and that this one has received."""
+
+    acknowledged: int
+    received: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,14 @@ class UnreadLimits:
         unfinished: of one message that has not ended. The largest that is ever sent is a part with its index lists.
         each: of one connection, messages that wait to be read included.
         total: of all connections.
+        unsent: handed to libzmq for one connection and not yet taken by its peer's machine: one window, which is all
+            that a client with manners asks for.
     """
 
     unfinished: int = 2 * config.FRAME_BYTES_MAX
     each: int = WINDOWS * config.ServerSettings().window_bytes_max
     total: int = BUDGETS * config.ServerSettings().budget_bytes
+    unsent: int = config.ServerSettings().window_bytes_max
 
     @classmethod
     def of(cls, settings: config.ServerSettings) -> Self:
@@ -69,15 +83,25 @@ class UnreadLimits:
         return cls(
             each=max(cls().each, WINDOWS * settings.window_bytes_max),
             total=max(cls().total, BUDGETS * settings.budget_bytes),
+            unsent=max(cls().unsent, settings.window_bytes_max),
         )
 
 
 @dataclass(slots=True)
 class _Connection:
-    """Attributes: what the kernel had received, and what had been read, when both were last level."""
+    """What is known of one.
+
+    Attributes:
+        base: what the kernel had received when that and what was read were last level.
+        read: what has been read since then.
+        sent: what was handed to libzmq, in the count of what the peer has acknowledged.
+        acknowledged: by the peer's machine, when last asked.
+    """
 
     base: int = 0
     read: int = 0
+    sent: int = 0
+    acknowledged: int = 0
 
 
 class UnreadGuard:
@@ -104,15 +128,30 @@ class UnreadGuard:
         """Note a connection."""
         self._connections[fileno] = _Connection()
 
-    def closed(self, fileno: int) -> None:
-        """Forget a connection."""
-        self._connections.pop(fileno, None)
+    def closed(self, fileno: int) -> bool:
+        """Forget a connection; whether much that was held of it is free now."""
+        gone = self._connections.pop(fileno, None)
+        return gone is not None and gone.sent - gone.acknowledged > MUCH_BYTES
 
     def read(self, fileno: int, num_bytes: int) -> None:
         """Note that so much of what a connection brought has been read."""
         connection = self._connections.get(fileno)
         if connection is not None:
             connection.read += num_bytes
+
+    def sent(self, fileno: int, num_bytes: int) -> None:
+        """Note that so much was handed to libzmq for a connection."""
+        connection = self._connections.get(fileno)
+        if connection is not None:
+            connection.sent += num_bytes
+
+    def is_full(self, fileno: int) -> bool:
+        """Tell whether too much waits for a connection's peer already."""
+        connection = self._connections.get(fileno)
+        if connection is None or connection.sent - connection.acknowledged <= self._limits.unsent:
+            return False
+        self._level(connection, traffic_of(fileno))
+        return connection.sent - connection.acknowledged > self._limits.unsent
 
     def look(self, *, drained: bool) -> list[int]:
         """Shut down the connections that are too far ahead, and the one farthest ahead if all together are.
@@ -148,16 +187,24 @@ class UnreadGuard:
         return cut
 
     def _unread(self, fileno: int, *, drained: bool) -> int:
-        received = received_bytes(fileno)
-        if received is None:
+        traffic = traffic_of(fileno)
+        if traffic is None:
             return 0
         connection = self._connections[fileno]
-        unread = received - connection.base - connection.read
+        self._level(connection, traffic)
+        unread = traffic.received - connection.base - connection.read
         if unread < 0 or (drained and connection.read):
             # Level again: what the peer's own signs of life take on the wire must not add up for ever.
-            connection.base, connection.read = received, 0
+            connection.base, connection.read = traffic.received, 0
             return 0
         return unread
+
+    @staticmethod
+    def _level(connection: _Connection, traffic: Traffic | None) -> None:
+        if traffic is not None:
+            connection.acknowledged = traffic.acknowledged
+            # libzmq sends a little by itself, which was never noted as sent.
+            connection.sent = max(connection.sent, traffic.acknowledged)
 
 
 def wire_bytes(frames: Iterable[bytes | bytearray | memoryview]) -> int:
@@ -169,17 +216,16 @@ def wire_bytes(frames: Iterable[bytes | bytearray | memoryview]) -> int:
     return num_bytes
 
 
-def received_bytes(fileno: int) -> int | None:
-    """Return what the kernel has received on a TCP connection; None if it doesn't say."""
+def traffic_of(fileno: int) -> Traffic | None:
+    """Return what the kernel counts on a TCP connection; None if it doesn't say."""
     if _getsockopt is None:
         return None
     length = ctypes.c_uint(_TCP_INFO_BYTES)
     info = ctypes.create_string_buffer(_TCP_INFO_BYTES)
     failed = _getsockopt(fileno, socket.IPPROTO_TCP, socket.TCP_INFO, info, ctypes.byref(length))
-    if failed or length.value < _BYTES_RECEIVED_OFFSET + 8:
+    if failed or length.value < _TRAFFIC_OFFSET + _TRAFFIC.size:
         return None
-    found: int = struct.unpack_from("=Q", info, _BYTES_RECEIVED_OFFSET)[0]
-    return found
+    return Traffic(*_TRAFFIC.unpack_from(info, _TRAFFIC_OFFSET))
 
 
 def _kernel_bytes(fileno: int) -> int:

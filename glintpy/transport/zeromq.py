@@ -55,7 +55,7 @@ CLOSE_MS = 1000
 """How long closing waits for libzmq to let go of an address; it takes less than one."""
 
 TIDY_UP_S = 0.5
-"""After a connection was cut, what libzmq held of it is free within so long."""
+"""After a connection has ended, what libzmq held of it is free within so long."""
 
 PEERS_SLACK = 64
 """Peers that are gone may be remembered for so long as they are not more than these and those that are there."""
@@ -240,7 +240,15 @@ class ZeroMQListener:
 
     def send(self, peer: bytes, frames: Sequence[Buffer]) -> Delivery:
         """Send to a peer."""
-        return _send(self._socket, [peer, *frames])
+        if self._guard is None:
+            return _send(self._socket, [peer, *frames])
+        fileno = self._filenos.get(peer, -1)
+        if self._guard.is_full(fileno):
+            return Delivery.BUSY
+        delivery = _send(self._socket, [peer, *frames])
+        if delivery is Delivery.SENT:
+            self._guard.sent(fileno, wire_bytes(frames))
+        return delivery
 
     def num_disconnects(self) -> int:
         """Return how many connections have ended so far."""
@@ -251,8 +259,8 @@ class ZeroMQListener:
                     self._guard.opened(fileno)
             elif event == zmq.EVENT_DISCONNECTED:
                 self._num_disconnects += 1
-                if self._guard is not None:
-                    self._guard.closed(fileno)
+                if self._guard is not None and self._guard.closed(fileno):
+                    self._tidy_up_at = time.monotonic() + TIDY_UP_S
         return self._num_disconnects
 
     def _look(self, guard: UnreadGuard, now: float, *, drained: bool) -> None:
@@ -265,7 +273,7 @@ class ZeroMQListener:
             self._tidy_up_at = now + TIDY_UP_S
         elif now >= self._tidy_up_at:
             self._tidy_up_at = float("inf")
-            give_back_memory()  # of messages that never ended: more than a process should keep
+            give_back_memory()  # of messages that never arrived: more than a process should keep
 
     def close(self) -> None:
         """Release the address."""
