@@ -11,6 +11,7 @@ from rich.console import Console
 
 import glintpy
 
+from .chaos import Chaos
 from .checkpoint import ResumeError
 from .corpus import Corpus, CorpusError, read_folder, read_standard_library
 from .display import describe_topics
@@ -96,9 +97,15 @@ def _compare(options: argparse.Namespace, corpus: Corpus, console: Console) -> N
 
 
 def _fit(options: argparse.Namespace, corpus: Corpus, settings: Settings, console: Console) -> Fit:
-    cluster = glintpy.Client(options.master) if options.master else glintpy.local(servers=options.servers)
-    with cluster as client:
-        fitted = fit(client, corpus, settings, console)
+    if options.chaos:
+        with glintpy.LocalCluster(options.servers) as cluster, cluster.client() as client:
+            chaos = Chaos(cluster, console, seed=options.seed)
+            fitted = fit(client, corpus, settings, console, trouble=chaos)
+        console.print(f"chaos: servers were killed and restarted {chaos.num_kills} times", highlight=False)
+    else:
+        whose = glintpy.Client(options.master) if options.master else glintpy.local(servers=options.servers)
+        with whose as client:
+            fitted = fit(client, corpus, settings, console)
     console.print(
         f"proof: n_wk equals the workers' assignments cell by cell, and n_k its sums, at the start and after "
         f"each of {settings.num_sweeps} sweeps: {fitted.proof}",
@@ -152,6 +159,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sweeps-per-save", type=_positive, default=50, help="save after so many sweeps, and at the end")
     add("--resume", action="store_true", help="go on from the checkpoint")
     add(
+        "--chaos",
+        action="store_true",
+        help="kill servers of the embedded cluster and restart them, again and again, while it trains",
+    )
+    add(
         "--compare",
         action="store_true",
         help="hold a tenth of the documents out, print how well these topics and scikit-learn's predict "
@@ -160,6 +172,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.compare and options.resume:
         parser.error("--compare trains on other documents than a checkpoint has; leave --resume out")
+    if options.chaos and options.master:
+        parser.error("--chaos kills servers, and only those of the embedded cluster; leave --master out")
     return options
 
 

@@ -7,7 +7,7 @@ It knows the servers as a client's two models and the workers as a team; how top
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from .team import Team
 from .worker import Count, Share, Sweep, deal_documents
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from numpy.typing import NDArray
     from rich.console import Console
 
@@ -88,7 +90,14 @@ class _Start:
     n_k: glintpy.BigVector
 
 
-def fit(client: glintpy.Client, corpus: Corpus, settings: Settings, console: Console) -> Fit:
+def fit(
+    client: glintpy.Client,
+    corpus: Corpus,
+    settings: Settings,
+    console: Console,
+    *,
+    trouble: AbstractContextManager[object] | None = None,
+) -> Fit:
     """Fit topics with worker processes that share their counts through the servers.
 
     Args:
@@ -96,6 +105,7 @@ def fit(client: glintpy.Client, corpus: Corpus, settings: Settings, console: Con
         corpus: the documents.
         settings: what the fit is to be.
         console: where progress is shown.
+        trouble: entered while it trains; see ``chaos.py``.
 
     Returns:
         The counts and their proof.
@@ -115,6 +125,7 @@ def fit(client: glintpy.Client, corpus: Corpus, settings: Settings, console: Con
         stack.enter_context(start.n_k)
         team = stack.enter_context(Team(_shares(corpus, settings, start)))
         n_wk, proof = _prove(start, [report.histogram for report in team.report(Count())], sweep=start.sweep)
+        stack.enter_context(trouble or nullcontext())
         last = start.sweep + settings.num_sweeps
         progress = stack.enter_context(progress_for(console, first=start.sweep, last=last))
         for sweep in range(start.sweep + 1, last + 1):

@@ -147,6 +147,16 @@ def test_topics_are_found_and_proved_with_any_number_of_workers(tmp_path: Path, 
     assert len(list((tmp_path / "topic-model").glob("sweep-*/assignments-*.npy"))) == workers
 
 
+def test_topics_are_proved_while_servers_are_killed(tmp_path: Path) -> None:
+    done = run("topic_model.py", *SMALL, "--sweeps", "3", "--workers", "2", "--chaos", folder=tmp_path)
+    kills = re.findall(r"^chaos: kill -9 (server-\d)$", done.stdout, flags=re.MULTILINE)
+    restarts = re.findall(r"^chaos: restarted (server-\d) in [\d.]+ s$", done.stdout, flags=re.MULTILINE)
+    assert kills, done.stdout
+    assert restarts == kills
+    assert f"killed and restarted {len(kills)} times" in done.stdout
+    assert re.search(r"proof: .* each of 3 sweeps", done.stdout), done.stdout
+
+
 def test_a_fit_is_resumed_with_another_number_of_workers(tmp_path: Path) -> None:
     first = run("topic_model.py", *SMALL, "--sweeps", "3", "--workers", "2", folder=tmp_path)
     again = run("topic_model.py", *SMALL, "--sweeps", "2", "--workers", "3", "--resume", folder=tmp_path)
