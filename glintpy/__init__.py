@@ -120,12 +120,12 @@ _HOMES = {
     "Client": "glintpy.client",
     "ColumnIterator": "glintpy.models.iterators",
     "Future": "glintpy.futures",
-    "LocalCluster": "glintpy.cluster",
+    "LocalCluster": "glintpy.cluster.local_cluster",
     "PushBuffer": "glintpy.models.buffered",
     "RowBlockIterator": "glintpy.models.iterators",
     "RowIterator": "glintpy.models.iterators",
     "gather": "glintpy.futures",
-    "local": "glintpy.cluster",
+    "local": "glintpy.cluster.local_cluster",
 }
 """Where the names live that are imported when first used: numpy and ZeroMQ take half a second, in which
 ``glintpy --help`` has long answered, and ``glintpy doctor`` can say what is wrong with them."""

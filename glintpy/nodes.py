@@ -19,13 +19,17 @@ from glintpy.actors.master import MasterActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
-from glintpy.errors import AccessDenied, ConfigError, GlintError
+from glintpy.actors.watchdog import watch
+from glintpy.errors import AccessDenied, ConfigError, GlintError, MasterUnreachable
 from glintpy.heart import Frames, Heart, Identity, Listeners
 from glintpy.protocol.spec import check_name
 from glintpy.storage.registry import Registry
 from glintpy.transport import Listener, listen, scheme_of
 
 logger = logging.getLogger("glintpy.nodes")
+
+RETURN_S = 2.0
+"""How long a server that comes back waits for the master before it says that it is ready."""
 
 STOP_S = 10.0
 """How long a node may take to stop before its process goes without it."""
@@ -53,6 +57,14 @@ class Node:
         self._actor.tell(Stop())
         if not self.stopped.wait(STOP_S):
             logger.error("%s did not stop within %.0f s", self._actor.role, STOP_S)
+
+    def watch(self, limit_s: float) -> None:
+        """End this process, which must be the node's own, when its actor stands still for ``limit_s`` seconds.
+
+        Raises:
+            ConfigError: too short to mean anything.
+        """
+        watch(self._actor, limit_s)
 
     def crash(self) -> None:
         """Drop mailbox and memory without an answer, as ``kill -9`` does; for ``local://`` clusters."""
@@ -113,7 +125,7 @@ def start_server(
     membership: config.MembershipSettings | None = None,
     on_refused: Callable[[GlintError], None] | None = None,
     keep_trying: Callable[[], bool] = lambda: True,
-    receipts: type[Receipts] = Receipts,
+    receipts: type[Receipts] | None = None,
 ) -> Node:
     """Start a server in this process and join the master.
 
@@ -129,39 +141,68 @@ def start_server(
         membership: heartbeats and the time to join.
         on_refused: called when the master refuses the server after it had joined; None: log it.
         keep_trying: asked now and then while the master doesn't answer; False gives up.
-        receipts: the class that counts pushes; drills put a defective one in.
+        receipts: the class that counts pushes, where a drill puts a defective one in; None: the real one.
 
     Raises:
         AccessDenied: an address beyond loopback without ``insecure``.
         ConfigError: the address is taken, or the directory can't be used.
-        MasterUnreachable: nobody answered at ``master`` in time.
+        MasterUnreachable: nobody answered at ``master`` in time. A server that comes back doesn't wait for the master:
+            clients that know it are served meanwhile.
         Expelled: another process is this server.
     """
     check_reach(address, insecure=insecure)
     _check_names(master, name)
     membership = membership or config.MembershipSettings()
     settings = settings or config.ServerSettings()
-    home = Home.open(
-        None if data_dir is None else Path(data_dir),
-        settings,
-        wait_s=membership.lock_wait_s,
-        keep_trying=keep_trying,
-    )
+    folder = None if data_dir is None else Path(data_dir)
+    home = Home.open(folder, settings, wait_s=membership.lock_wait_s, keep_trying=keep_trying)
     control = _Control()
     actor, listener = _build_server(
-        home, address, settings, control, tick_s=membership.tick_s, receipts=receipts
+        home, address, settings, control, tick_s=membership.tick_s, receipts=receipts or Receipts
     )
+    reached_at = _advertised(listener, advertise)
+    heart = control.heart = _build_heart(
+        actor,
+        home,
+        master=master,
+        name=name,
+        address=reached_at,
+        membership=membership,
+        refused=on_refused or _log_refusal,
+    )
+    node = Node(actor, reached_at, heart=heart)
+    # Ready means ready: the actor answers before anybody is told its address.
+    actor.launch()
+    try:
+        heart.start()
+        _wait_joined(heart, home, membership, master, keep_trying)
+    except BaseException:  # a signal, too: what is open must be closed in good order
+        node.stop()
+        raise
+    return node
+
+
+def _build_heart(
+    actor: ServerActor,
+    home: Home,
+    *,
+    master: str,
+    name: str | None,
+    address: str,
+    membership: config.MembershipSettings,
+    refused: Callable[[GlintError], None],
+) -> Heart:
     journal, shelf = actor.journal, actor.shelf
     identity = Identity(
         journal.server_id,
         name or f"server-{journal.server_id[:6]}",
         is_server=True,
-        address=_advertised(listener, advertise),
+        address=address,
         incarnation=journal.incarnation,
         cluster_id=home.cluster_id,
         era=home.era,
     )
-    heart = control.heart = Heart(
+    return Heart(
         master,
         identity,
         settings=membership,
@@ -170,23 +211,9 @@ def start_server(
         listeners=Listeners(
             joined=lambda content: _joined(actor, home, content),
             arrived=lambda frames: actor.tell(FromMaster(frames)),
-            refused=on_refused or _log_refusal,
+            refused=refused,
         ),
     )
-    node = Node(actor, identity.address, heart=heart)
-    # Ready means ready: the actor answers before anybody is told its address.
-    actor.launch()
-    try:
-        heart.start()
-        heart.wait_joined(membership.join_timeout_s, keep_trying=keep_trying)
-    except BaseException:  # a signal, too: what is open must be closed in good order
-        node.stop()
-        raise
-    if home.is_private:
-        logger.info(
-            "models lie in %s while this server runs; should it be killed: --data-dir %s", *[home.folder] * 2
-        )
-    return node
 
 
 def _build_server(
@@ -240,6 +267,24 @@ def _listen_again(home: Home, address: str) -> Listener:
         except ConfigError as error:
             logger.info("listens at another port than before: %s", error)
     return listen(address)
+
+
+def _wait_joined(
+    heart: Heart,
+    home: Home,
+    membership: config.MembershipSettings,
+    master: str,
+    keep_trying: Callable[[], bool],
+) -> None:
+    if not home.cluster_id:
+        heart.wait_joined(membership.join_timeout_s, keep_trying=keep_trying)
+        return
+    try:
+        heart.wait_joined(min(RETURN_S, membership.join_timeout_s), keep_trying=keep_trying)
+    except MasterUnreachable:
+        logger.warning(
+            "no master answers at %s yet; clients that know this server are served meanwhile", master
+        )
 
 
 def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:

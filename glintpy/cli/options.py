@@ -29,6 +29,14 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class DurabilityLevel(StrEnum):
+    """What an acknowledged push survives; the same words as ``config.Durability``."""
+
+    MEMORY = "memory"
+    PROCESS = "process"
+    DISK = "disk"
+
+
 def default_text(text: str) -> str:
     """Return what help says of a default that is not the value itself."""
     # The backslash keeps rich from taking it for one of its tags.
@@ -161,7 +169,8 @@ DataDir = Annotated[
         metavar="DIR",
         show_default=False,
         rich_help_panel=_KEPT,
-        help="Keep the state in this directory, for the next start." + default_text("in memory only"),
+        help="Keep the state in this directory, for the next start."
+        + default_text("a private folder, which goes with an orderly stop"),
     ),
 ]
 ServerName = Annotated[
@@ -183,6 +192,17 @@ MemoryLimit = Annotated[
         show_default=False,
         rich_help_panel=_KEPT,
         help="For all models together: 4GB, 512MiB or bytes." + default_text("what is free"),
+    ),
+]
+
+Durability = Annotated[
+    DurabilityLevel,
+    typer.Option(
+        "--durability",
+        metavar="LEVEL",
+        rich_help_panel=_KEPT,
+        help="What an acknowledged push survives, for models that don't say. memory: nothing; process: the end of the "
+        "process, by kill -9 too; disk: a power cut (needs --data-dir).",
     ),
 ]
 
@@ -255,6 +275,12 @@ Beat = Annotated[
 JoinTimeout = Annotated[
     float, _watch("--join-timeout", "join_timeout_s", "How long to try to reach the master at the start.")
 ]
+LockWait = Annotated[
+    float,
+    _watch(
+        "--lock-wait", "lock_wait_s", "How long to wait for another process to let go of the data directory."
+    ),
+]
 Silent = Annotated[float, _watch("--silent", "silent_s", "Silence after which a server counts as lost.")]
 Hung = Annotated[
     float, _watch("--hung", "hung_s", "Heartbeats without any work after which a server counts as hung.")
@@ -263,6 +289,21 @@ ClientGone = Annotated[
     float, _watch("--client-gone", "client_gone_s", "Silence after which a client is forgotten.")
 ]
 Tick = Annotated[float, _watch("--tick", "tick_s", "How often deadlines are looked at.")]
+
+# --- of nodes: for drills -----------------------------------------------------------------------------------
+
+EnableDebug = Annotated[
+    bool,
+    typer.Option(
+        "--enable-debug", hidden=True, help="Allow what the two options below do; on loopback only."
+    ),
+]
+Failpoints = Annotated[
+    str, typer.Option("--failpoints", hidden=True, metavar="TEXT", help="See glintpy.failpoints.arm.")
+]
+Plant = Annotated[
+    str, typer.Option("--plant", hidden=True, metavar="NAME", help="A planted defect, for a drill to find.")
+]
 
 # --- of nodes that LocalCluster starts ----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glintpy import config
-from glintpy.cli import foreground, options
+from glintpy.cli import debugging, foreground, options
 from glintpy.cli.configfile import add_command
 from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
@@ -83,6 +83,7 @@ def _server(
     advertise: options.Advertise = None,
     insecure: options.Insecure = False,
     data_dir: options.DataDir = None,
+    durability: options.Durability = options.DurabilityLevel.PROCESS,
     memory_limit: options.MemoryLimit = None,
     budget_bytes: options.Budget = _LIMITS.budget_bytes,
     window_bytes_max: options.WindowMax = _LIMITS.window_bytes_max,
@@ -95,7 +96,11 @@ def _server(
     slice_cells: options.SliceCells = _LIMITS.slice_cells,
     beat_s: options.Beat = _WATCH.beat_s,
     join_timeout_s: options.JoinTimeout = _WATCH.join_timeout_s,
+    lock_wait_s: options.LockWait = _WATCH.lock_wait_s,
     tick_s: options.Tick = _WATCH.tick_s,
+    enable_debug: options.EnableDebug = False,
+    failpoints: options.Failpoints = "",
+    plant: options.Plant = "",
     log_level: options.Level = options.LogLevel.INFO,
     parent: options.Parent = 0,
     private: options.Private = None,
@@ -105,12 +110,15 @@ def _server(
 
     Prints its address when the master has taken it. Ctrl-C and SIGTERM stop it in good order.
     """
-    given = locals()
+    given = {**locals(), "durability": durability.value}
     log_to_stderr(log_level)
     where = _where(context, host, port, address)
     settings = config.ServerSettings(**_of(config.ServerSettings, given))
     membership = config.MembershipSettings(**_of(config.MembershipSettings, given))
     _check_windows(settings)
+    receipts = debugging.prepare(
+        enable_debug=enable_debug, failpoints=failpoints, plant=plant, insecure=insecure
+    )
 
     def start(signals: foreground.Signals) -> Node:
         from glintpy.actors import preparing  # noqa: PLC0415 - loads numpy
@@ -129,6 +137,7 @@ def _server(
             membership=membership,
             on_refused=_Refusals(signals),
             keep_trying=lambda: not signals.is_asked,
+            receipts=receipts,
         )
 
     _run_node("server", start, parent=parent, private=private)
@@ -141,7 +150,11 @@ def _local(
     *,
     port: options.Port = config.MASTER_PORT,
     data_dir: options.DataDir = None,
+    durability: options.Durability = options.DurabilityLevel.PROCESS,
     memory_limit: options.MemoryLimit = None,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="Start again what dies, and go on with what it held.")
+    ] = False,
     log_level: options.Level = options.LogLevel.INFO,
     config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
 ) -> None:
@@ -161,7 +174,13 @@ def _local(
         from glintpy.cluster import LocalCluster  # noqa: PLC0415 - loads numpy and ZeroMQ
 
         cluster = LocalCluster(
-            servers, data_dir=data_dir, memory_limit=memory_limit, port=port, log_level=log_level.value
+            servers,
+            data_dir=data_dir,
+            durability=durability.value,
+            memory_limit=memory_limit,
+            supervise=supervise,
+            port=port,
+            log_level=log_level.value,
         )
         started.append(cluster)
         kept = (
@@ -172,7 +191,8 @@ def _local(
         logger.info("%d servers; %s; Ctrl-C stops it", servers, kept)
         return cluster
 
-    foreground.run("local", start, look=_Deaths(started), interrupts=True)
+    look = (lambda: "") if supervise else _Deaths(started)
+    foreground.run("local", start, look=look, interrupts=True)
 
 
 class _Deaths:

@@ -1,181 +1,33 @@
-"""LocalCluster: a master and servers on this machine, for one program; nothing survives it.
-
-Real processes are started with ``subprocess`` as ``python -m glintpy ...``, never by multiprocessing: the
-script that starts a cluster at its top level must not start itself again. Each child watches its parent and
-goes when the parent has gone, however that happened.
-"""
+"""LocalCluster: a master and servers on this machine, for one program; nothing survives it."""
 
 from __future__ import annotations
 
 import atexit
 import os
-import queue
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from glintpy import config
 from glintpy.client import Client
-from glintpy.errors import ClusterError, ConfigError
+from glintpy.cluster.members import LocalMember, Member, ProcessMember
+from glintpy.cluster.supervisor import Supervisor
+from glintpy.errors import ConfigError
 from glintpy.ties import close_ties
-
-if TYPE_CHECKING:
-    from glintpy.nodes import Node
 
 Scheme = Literal["tcp", "ipc", "local"]
 
-READY = "ready at "
-"""What the line that a node prints when it is ready says before its address."""
+MASTER = "the master"
+"""The master's key for the supervisor; a server's is its name."""
 
-START_S = 30.0
-"""How long a process may take to be ready: it imports numpy, on a machine that may be busy."""
-
-STOP_S = 15.0
-"""How long one may take to stop before it is killed."""
-
-
-class Member(Protocol):
-    """A master or server, as the cluster holds it."""
-
-    address: str
-
-    def stop(self) -> None:
-        """Stop it in good order."""
-        ...
-
-    def kill(self) -> None:
-        """Stop it as ``kill -9`` does."""
-        ...
-
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        ...
-
-
-class ProcessMember:
-    """A node in a process of its own.
-
-    Attributes:
-        process: the process.
-        address: where the node is reached.
-    """
-
-    def __init__(self, arguments: list[str], private: Path) -> None:
-        command = [sys.executable, "-m", "glintpy", *arguments]
-        # Should this process be gone without a word, the children go too, and take the private folder along.
-        command += ["--parent", str(os.getpid()), "--private", str(private)]
-        self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # Ctrl-C reaches the whole terminal group; the parent decides when its servers stop.
-            start_new_session=True,
-            env=_environment(),
-        )
-        self._errors: list[str] = []
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._readers = [
-            threading.Thread(target=self._read_errors, name="glintpy-child-log", daemon=True),
-            threading.Thread(target=self._read_output, name="glintpy-child-output", daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-        self.address = ""
-
-    def wait_ready(self) -> None:
-        """Wait for the line that says where the node is.
-
-        Raises:
-            ClusterError: it ended, or took too long; with what it wrote.
-        """
-        end = time.monotonic() + START_S
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                self.kill()
-                raise ClusterError(
-                    f"a process was not ready within {START_S:.0f} s: {self._said()}"
-                ) from None
-            if line is None:
-                self.kill()
-                raise ClusterError(f"a process ended before it was ready: {self._said()}")
-            if READY in line:
-                self.address = line.rpartition(READY)[2].strip()
-                return
-
-    def stop(self) -> None:
-        """Ask it to stop, and kill it if it doesn't."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self._reap()
-
-    def kill(self) -> None:
-        """Kill it."""
-        self.process.kill()
-        self._reap()
-
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self.process.poll() is None
-
-    def _reap(self) -> None:
-        self.process.wait()
-        for reader in self._readers:
-            reader.join()
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
-
-    def _read_errors(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._errors.append(line)
-            del self._errors[:-50]
-            sys.stderr.write(line)
-
-    def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _said(self) -> str:
-        return " ".join(line.strip() for line in self._errors[-5:]) or "it wrote nothing"
-
-
-class LocalMember:
-    """A node in a thread of this process."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.address = node.address
-
-    def stop(self) -> None:
-        """Stop it in good order."""
-        self._node.stop()
-
-    def kill(self) -> None:
-        """Drop its mailbox and memory without an answer."""
-        self._node.crash()
-
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        return not self._node.stopped.is_set()
+PATIENCE_S = 25.0
+"""How long a server of a cluster tries to reach its master: the master may be starting again, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +56,12 @@ class LocalCluster:
             a private folder for the cluster's life.
         scheme: ``"tcp"``: processes on loopback; ``"ipc"``: processes with sockets in a private folder;
             ``"local"``: threads of this process, for tests and notebooks.
-        durability: ``"process"``, the only level yet: values lie in memory-mapped files, which survive an orderly
-            stop. What a killed server held is reported as lost.
+        durability: what an acknowledged push survives, of models that don't say: ``"process"``: the end of its
+            server's process, by kill -9 too; ``"memory"``: nothing; ``"disk"``: a power cut (needs ``data_dir``).
         memory_limit: bytes for models on each server; None: what is free.
+        supervise: start again what dies, and go on with what it held.
+        server_options: more of the command line of each server, see ``glintpy server --help``; or a function that
+            returns it for a server's number.
         port: of the master, under ``"tcp"``; 0: any free one.
         log_level: from which on lines of the processes are shown on stderr.
 
@@ -215,7 +70,7 @@ class LocalCluster:
         ClusterError: a process did not start; with what it wrote.
 
     Threads:
-        Belongs to one thread.
+        Belongs to one thread, beside the supervisor's.
     """
 
     def __init__(
@@ -224,8 +79,10 @@ class LocalCluster:
         *,
         data_dir: str | Path | None = None,
         scheme: Scheme = "tcp",
-        durability: Literal["process"] = "process",
+        durability: config.Durability = "process",
         memory_limit: int | None = None,
+        supervise: bool = False,
+        server_options: Sequence[str] | Callable[[int], Sequence[str]] = (),
         port: int = 0,
         log_level: str = "warning",
     ) -> None:
@@ -233,8 +90,10 @@ class LocalCluster:
             raise ConfigError(f"servers is at least 1, not {servers!r}")
         if scheme not in {"tcp", "ipc", "local"}:
             raise ConfigError(f'scheme is "tcp", "ipc" or "local", not {scheme!r}')
-        if durability != "process":
-            raise ConfigError(f'durability is "process", not {durability!r}: there is no other level yet')
+        if durability not in config.DURABILITIES:
+            raise ConfigError(f"durability is one of {', '.join(config.DURABILITIES)}, not {durability!r}")
+        if durability == "disk" and data_dir is None:
+            raise ConfigError('durability "disk" needs a data_dir: a private folder goes with the cluster')
         if memory_limit is not None and (type(memory_limit) is not int or memory_limit < 1):
             raise ConfigError(f"memory_limit is a positive number of bytes, not {memory_limit!r}")
         if type(port) is not int or not 0 <= port <= 65535 or (port and scheme != "tcp"):
@@ -243,6 +102,8 @@ class LocalCluster:
             )
         self._scheme: Scheme = scheme
         self._memory_limit = memory_limit
+        self._durability: config.Durability = durability
+        self._server_options = server_options
         self._port = port
         self._log_level = log_level
         self._owner_pid = os.getpid()
@@ -251,9 +112,14 @@ class LocalCluster:
         self._servers: list[Member] = []
         self._master: Member | None = None
         self._is_stopped = False
+        self._changing = threading.RLock()  # one who starts and stops members at a time
+        self._unwanted: set[str] = set()
+        self._supervisor: Supervisor | None = None
         atexit.register(self.stop)
         try:
             self._start(servers)
+            if supervise:
+                self._supervisor = Supervisor(self._find_dead, self._restart)
         except BaseException:
             self.stop()
             raise
@@ -293,8 +159,9 @@ class LocalCluster:
 
     def add_server(self) -> ServerView:
         """Start one more server; models made from now on use it too."""
-        self._servers.append(self._new_server(len(self._servers)))
-        self._wait_ready(self._servers[-1:])
+        with self._changing:
+            self._servers.append(self._new_server(len(self._servers)))
+            self._wait_ready(self._servers[-1:])
         return self.servers[-1]
 
     def kill_server(self, index: int) -> None:
@@ -311,18 +178,28 @@ class LocalCluster:
         Args:
             index: its number in ``servers``.
         """
-        self._servers[index].stop()
+        with self._changing:
+            self._unwanted.add(self._name_of(index))
+            self._servers[index].stop()
 
     def restart_server(self, index: int) -> None:
-        """Start a server again under its old identity, on its old files.
+        """Start a server again under its old identity, on its old files; programs that use it go on.
+
+        A server that runs is stopped in good order first. One that was killed comes back with everything that it has
+        acknowledged, unless a model's level is ``memory``.
 
         Args:
             index: its number in ``servers``.
+
+        Raises:
+            ClusterError: it did not start; with what it wrote.
         """
-        if self._servers[index].is_alive():
-            self._servers[index].stop()
-        self._servers[index] = self._new_server(index)
-        self._wait_ready([self._servers[index]])
+        with self._changing:
+            self._unwanted.discard(self._name_of(index))
+            if self._servers[index].is_alive():
+                self._servers[index].stop()
+            self._servers[index] = self._new_server(index)
+            self._wait_ready([self._servers[index]])
 
     def kill_master(self) -> None:
         """Kill the master as ``kill -9`` does."""
@@ -330,12 +207,17 @@ class LocalCluster:
         self._master.kill()
 
     def restart_master(self) -> None:
-        """Start the master again at its old address, on its old files."""
-        assert self._master is not None
-        if self._master.is_alive():
-            self._master.stop()
-        self._master = self._new_master(self._master.address)
-        self._wait_ready([self._master])
+        """Start the master again at its old address, on its old files.
+
+        Raises:
+            ClusterError: it did not start; with what it wrote.
+        """
+        with self._changing:
+            assert self._master is not None
+            if self._master.is_alive():
+                self._master.stop()
+            self._master = self._new_master(self._master.address)
+            self._wait_ready([self._master])
 
     def stop(self) -> None:
         """Stop everything and remove what is private; again does nothing."""
@@ -343,6 +225,8 @@ class LocalCluster:
             return
         self._is_stopped = True
         atexit.unregister(self.stop)
+        if self._supervisor is not None:
+            self._supervisor.stop()
         members = [*self._servers, *([self._master] if self._master is not None else [])]
         if self._master is not None:
             close_ties(self._master.address)
@@ -375,6 +259,26 @@ class LocalCluster:
             self._servers.append(self._new_server(index))
         self._wait_ready(self._servers)
 
+    def _find_dead(self) -> Iterator[str]:
+        if self._master is not None and not self._master.is_alive():
+            yield MASTER
+        for index, member in enumerate(list(self._servers)):
+            if not member.is_alive() and self._name_of(index) not in self._unwanted:
+                yield self._name_of(index)
+
+    def _restart(self, key: str) -> None:
+        with self._changing:
+            if key not in set(self._find_dead()):
+                return  # somebody else was faster
+            if key == MASTER:
+                self.restart_master()
+            else:
+                self.restart_server([self._name_of(index) for index in range(len(self._servers))].index(key))
+
+    @staticmethod
+    def _name_of(index: int) -> str:
+        return f"server-{index}"
+
     def _new_master(self, address: str | None) -> Member:
         address = address or self._listen_address("master")
         folder = self._data_dir / "master"
@@ -386,21 +290,26 @@ class LocalCluster:
         return self._process(arguments)
 
     def _new_server(self, index: int) -> Member:
-        folder = self._data_dir / f"server-{index}"
-        address = self._listen_address(f"server-{index}")
-        name = f"server-{index}"
+        name = self._name_of(index)
+        folder = self._data_dir / name
+        known = self._servers[index].address if index < len(self._servers) else ""
+        address = known if known and self._scheme == "local" else self._listen_address(name)
         if self._scheme == "local":
-            settings = replace(config.ServerSettings(), memory_limit=self._memory_limit)
+            settings = replace(
+                config.ServerSettings(), memory_limit=self._memory_limit, durability=self._durability
+            )
             from glintpy.nodes import start_server  # noqa: PLC0415 - only a cluster inside the process needs it
 
             return LocalMember(
                 start_server(self.address, address=address, name=name, data_dir=folder, settings=settings)
             )
         arguments = ["server", "--master", self.address, "--address", address, "--name", name]
-        arguments += ["--data-dir", str(folder)]
+        arguments += ["--data-dir", str(folder), "--durability", self._durability]
+        arguments += ["--join-timeout", str(PATIENCE_S)]
         if self._memory_limit is not None:
             arguments += ["--memory-limit", str(self._memory_limit)]
-        return self._process(arguments)
+        options = self._server_options(index) if callable(self._server_options) else self._server_options
+        return self._process([*arguments, *map(str, options)])
 
     def _process(self, arguments: list[str]) -> ProcessMember:
         return ProcessMember([*arguments, "--log-level", self._log_level], self._private)
@@ -423,14 +332,14 @@ def local(
     servers: int = 2,
     *,
     data_dir: str | Path | None = None,
-    durability: Literal["process"] = "process",
+    durability: config.Durability = "process",
     **client_options: Any,
 ) -> Client:
     """Start a cluster in processes of its own and return a client that owns it.
 
     Args:
         servers: how many.
-        data_dir: where models survive an orderly stop; None: nowhere.
+        data_dir: where models survive the cluster's end; None: nowhere.
         durability: see ``LocalCluster``.
         client_options: of ``Client``.
 
@@ -452,18 +361,6 @@ def local(
 
 def _private_parent(data_dir: str | Path | None) -> str | None:
     """Return where the private folder lies: in memory where the machine offers that, for values lie there."""
-    shared_memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
-    if data_dir is None and shared_memory.is_dir() and os.access(shared_memory, os.W_OK):
-        return str(shared_memory)
-    return None
+    from glintpy.actors.home import shared_memory  # noqa: PLC0415 - loads numpy, as starting a cluster does anyway
 
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # The children must find the same glintpy as this process, also when it is not installed.
-    here = str(Path(__file__).resolve().parent.parent)
-    known = environment.get("PYTHONPATH", "")
-    environment["PYTHONPATH"] = f"{here}{os.pathsep}{known}" if known else here
-    # A server's numpy does element-wise work only: threads of a linear algebra library would just idle.
-    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-    return environment
+    return shared_memory() if data_dir is None else None

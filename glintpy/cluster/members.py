@@ -1,0 +1,179 @@
+"""A master or server as a local cluster holds it: in a process of its own, or in a thread of this one.
+
+Real processes are started with ``subprocess`` as ``python -m glintpy ...``, never by multiprocessing: the
+script that starts a cluster at its top level must not start itself again. Each child watches its parent and
+goes when the parent has gone, however that happened.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from glintpy.errors import ClusterError
+
+if TYPE_CHECKING:
+    from glintpy.nodes import Node
+
+READY = "ready at "
+"""What the line that a node prints when it is ready says before its address."""
+
+START_S = 30.0
+"""How long a process may take to be ready: it imports numpy, on a machine that may be busy."""
+
+STOP_S = 15.0
+"""How long one may take to stop before it is killed."""
+
+
+class Member(Protocol):
+    """A master or server, as the cluster holds it."""
+
+    address: str
+
+    def stop(self) -> None:
+        """Stop it in good order."""
+        ...
+
+    def kill(self) -> None:
+        """Stop it as ``kill -9`` does."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        ...
+
+
+class ProcessMember:
+    """A node in a process of its own.
+
+    Attributes:
+        process: the process.
+        address: where the node is reached.
+    """
+
+    def __init__(self, arguments: list[str], private: Path) -> None:
+        command = [sys.executable, "-m", "glintpy", *arguments]
+        # Should this process be gone without a word, the children go too, and take the private folder along.
+        command += ["--parent", str(os.getpid()), "--private", str(private)]
+        self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Ctrl-C reaches the whole terminal group; the parent decides when its servers stop.
+            start_new_session=True,
+            env=_environment(),
+        )
+        self._errors: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=self._read_errors, name="glintpy-child-log", daemon=True),
+            threading.Thread(target=self._read_output, name="glintpy-child-output", daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        self.address = ""
+
+    def wait_ready(self) -> None:
+        """Wait for the line that says where the node is.
+
+        Raises:
+            ClusterError: it ended, or took too long; with what it wrote.
+        """
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                self.kill()
+                raise ClusterError(
+                    f"a process was not ready within {START_S:.0f} s: {self._said()}"
+                ) from None
+            if line is None:
+                self.kill()
+                raise ClusterError(f"a process ended before it was ready: {self._said()}")
+            if READY in line:
+                self.address = line.rpartition(READY)[2].strip()
+                return
+
+    def stop(self) -> None:
+        """Ask it to stop, and kill it if it doesn't."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.process.kill()
+        self._reap()
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def _reap(self) -> None:
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._errors.append(line)
+            del self._errors[:-50]
+            sys.stderr.write(line)
+
+    def _read_output(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _said(self) -> str:
+        return " ".join(line.strip() for line in self._errors[-5:]) or "it wrote nothing"
+
+
+class LocalMember:
+    """A node in a thread of this process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.address = node.address
+
+    def stop(self) -> None:
+        """Stop it in good order."""
+        self._node.stop()
+
+    def kill(self) -> None:
+        """Drop its mailbox and memory without an answer."""
+        self._node.crash()
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return not self._node.stopped.is_set()
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # The children must find the same glintpy as this process, also when it is not installed.
+    here = str(Path(__file__).resolve().parents[2])
+    known = environment.get("PYTHONPATH", "")
+    environment["PYTHONPATH"] = f"{here}{os.pathsep}{known}" if known else here
+    # A server's numpy does element-wise work only: threads of a linear algebra library would just idle.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return environment
