@@ -98,7 +98,8 @@ def _compare(options: argparse.Namespace, corpus: Corpus, console: Console) -> N
 
 def _fit(options: argparse.Namespace, corpus: Corpus, settings: Settings, console: Console) -> Fit:
     if options.chaos:
-        with glintpy.LocalCluster(options.servers) as cluster, cluster.client() as client:
+        # The master would warn of each server that is lost; here that is what was asked for.
+        with glintpy.LocalCluster(options.servers, log_level="error") as cluster, cluster.client() as client:
             chaos = Chaos(cluster, console, seed=options.seed)
             fitted = fit(client, corpus, settings, console, trouble=chaos)
         console.print(f"chaos: servers were killed and restarted {chaos.num_kills} times", highlight=False)
