@@ -1,1 +1,1 @@
-"""Conformance suites, strategies and fault drills, for glintpy and for what is built on it; no other part imports it."""
+"""Conformance suites, strategies and fault drills, for glintpy and what is built on it; only the command imports it."""
