@@ -48,59 +48,65 @@ def add_commands(app: typer.Typer) -> None:
     add_command(app, "chaos", _chaos, panel=_PANEL, table="chaos")
 
 
+Duration = Annotated[
+    float,
+    typer.Option(
+        "--for",
+        metavar="DURATION",
+        parser=_duration,
+        show_default=False,
+        help="How long to make trouble." + options.default_text("60 s"),
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        show_default=False,
+        help="Draw the same faults again." + options.default_text("a new one, which is shown"),
+    ),
+]
+Servers = Annotated[int, typer.Option("--servers", metavar="N", min=1, max=64, help="Servers to harass.")]
+Clients = Annotated[int, typer.Option("--clients", metavar="N", min=1, max=64, help="Clients that count.")]
+Survives = Annotated[
+    Durability, typer.Option("--durability", metavar="LEVEL", help="Of the servers: process or disk.")
+]
+Failpoints = Annotated[
+    str,
+    typer.Option(
+        "--failpoints",
+        metavar="TEXT",
+        show_default=False,
+        help="Let servers die at named places too: push.half_applied=kill:0.001",
+    ),
+]
+Plant = Annotated[
+    str,
+    typer.Option(
+        "--plant",
+        metavar="NAME",
+        show_default=False,
+        help="Give the servers a defect that the drill must notice: no-dedupe.",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", show_default=False, help="Write the report to a file, too."),
+]
+
+
 def _chaos(
     *,
-    duration_s: Annotated[
-        float,
-        typer.Option(
-            "--for",
-            metavar="DURATION",
-            parser=_duration,
-            show_default=False,
-            help="How long to make trouble." + options.default_text("60 s"),
-        ),
-    ] = 60.0,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Draw the same faults again." + options.default_text("a new one, which is shown"),
-        ),
-    ] = None,
-    servers: Annotated[
-        int, typer.Option("--servers", metavar="N", min=1, max=64, help="Servers to harass.")
-    ] = 3,
-    clients: Annotated[
-        int, typer.Option("--clients", metavar="N", min=1, max=64, help="Clients that count.")
-    ] = 3,
-    durability: Annotated[
-        Durability, typer.Option("--durability", metavar="LEVEL", help="Of the servers: process or disk.")
-    ] = Durability.PROCESS,
-    failpoints: Annotated[
-        str,
-        typer.Option(
-            "--failpoints",
-            metavar="TEXT",
-            show_default=False,
-            help="Let servers die at named places too: push.half_applied=kill:0.001",
-        ),
-    ] = "",
-    plant: Annotated[
-        str,
-        typer.Option(
-            "--plant",
-            metavar="NAME",
-            show_default=False,
-            help="Give the servers a defect that the drill must notice: no-dedupe.",
-        ),
-    ] = "",
-    report_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", show_default=False, help="Write the report to a file, too."),
-    ] = None,
+    duration_s: Duration = 60.0,
+    seed: Seed = None,
+    servers: Servers = 3,
+    clients: Clients = 3,
+    durability: Survives = Durability.PROCESS,
+    failpoints: Failpoints = "",
+    plant: Plant = "",
+    report_file: ReportFile = None,
     log_level: options.Level = options.LogLevel.ERROR,
     config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
 ) -> None:
