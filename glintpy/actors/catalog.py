@@ -33,9 +33,9 @@ Settle = Callable[[dict[str, Any] | GlintError], None]
 CREATION_S = 60.0
 """How long servers may take to initialise a model before its creation is undone."""
 
-RETURN_S = 5.0
-"""How long a creation waits for one of its servers that was lost meanwhile: one that is started again at once joins
-within two or three seconds, and is then told again what to do."""
+RETURN_S = 10.0
+"""How long a creation waits for one of its servers that was lost meanwhile: who starts it again takes two or three
+seconds, more on a busy machine; when it joins it is told again what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class MasterActor(RequestActor):
     # --- members ------------------------------------------------------------------------------------------------
 
     def _join(self, peer: bytes, message: Join, now: float) -> Message:
+        self._awaited.discard(message.member_id)  # taken or refused: it is there
         if not message.version_min <= VERSION <= message.version_max:
             raise ProtocolMismatch(
                 f"{message.name} speaks protocol versions {message.version_min} to {message.version_max}, "
@@ -173,7 +174,6 @@ class MasterActor(RequestActor):
         if isinstance(answer, Message):
             self.answer(peer, answer)
         if message.is_server:
-            self._awaited.discard(message.member_id)
             self.catalog.server_joined(message.member_id)
             self._catch_up(now)
 

@@ -70,6 +70,9 @@ sys.exit(run(sys.argv[3:]))
 """
 
 
+_WAITS = "waiting for another process to let go of"
+
+
 class DrilledNode:
     """One master or server, started as often as the test wants.
 
@@ -191,6 +194,7 @@ class DrilledCluster:
         self.master = DrilledNode("master", folder / "master", ["--port", "0"])
         self._folder, self._watchdog_s = folder, watchdog_s
         self.servers: list[DrilledNode] = []
+        self._replaced: list[DrilledNode] = []
         self._num_servers = num_servers
 
     def start(self) -> None:
@@ -202,7 +206,14 @@ class DrilledCluster:
             server = DrilledNode(
                 "server",
                 self._folder / f"server-{index}",
-                ["--master", self.master.address, "--name", f"server-{index}"],
+                [
+                    "--master",
+                    self.master.address,
+                    "--name",
+                    f"server-{index}",
+                    "--lock-wait",
+                    str(PATIENCE_S),
+                ],
                 watchdog_s=self._watchdog_s,
             )
             self.servers.append(server)
@@ -210,9 +221,23 @@ class DrilledCluster:
         for server in self.servers:
             server.wait_ready()
 
+    def heir_of(self, index: int) -> DrilledNode:
+        """Start a second process on a server's folder and return it when it waits for the first one's end.
+
+        It takes the place in ``servers``; the first one is killed with the rest.
+        """
+        old = self.servers[index]
+        heir = DrilledNode("server", old.folder, old._arguments, watchdog_s=self._watchdog_s)
+        self._replaced.append(old)
+        self.servers[index] = heir
+        waited = old.said.count(_WAITS)
+        heir.begin()
+        until(lambda: heir.said.count(_WAITS) > waited, "it waits for the folder")
+        return heir
+
     def close(self) -> None:
         """Kill everything."""
-        for node in [*self.servers, self.master]:
+        for node in [*self._replaced, *self.servers, self.master]:
             node.close()
 
 

@@ -77,6 +77,7 @@ def test_a_pause_of_a_client_loses_none_of_its_pushes(pausable: glintpy.LocalClu
         assert vector.pull().result().tolist() == [100] * 1000
 
 
+@pytest.mark.soak
 def test_a_model_that_a_server_is_too_slow_to_make_is_made_nowhere(pausable: glintpy.LocalCluster) -> None:
     with pausable.client() as client:
         with paused(pausable.servers[1].pid), pytest.raises(glintpy.ServerLost, match="while model 'slow'"):
