@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import os
 import signal
 import threading
@@ -26,6 +27,9 @@ TRIES = 5
 
 LATER_S = 0.05
 """What can't be done yet, because it is down already, is tried again so much later."""
+
+NOTHING = (math.inf, 0)
+"""What is due where nothing is down."""
 
 STOP_SIGNAL, CONTINUE_SIGNAL = signal.SIGSTOP, signal.SIGCONT
 
@@ -57,7 +61,6 @@ class Faults:
         self._is_over = threading.Event()
         self._began = time.monotonic()
         self._restart_at: dict[int, float] = {}  # what is down or starting, and when it is to be started
-        self._is_masters_turn = False
         self._changing = threading.Lock()
 
     def now_s(self) -> float:
@@ -166,17 +169,12 @@ class Faults:
 
     def _kill(self, step: Step) -> bool:
         with self._changing:
+            if step.member in self._restart_at:
+                return False
             if step.member == MASTER:
-                # What starts asks the master, and the restart of the master waits for what starts. So it waits until
-                # everything is there, and other kills wait for it, or its turn might never come.
-                self._is_masters_turn = bool(self._restart_at)
-                if self._is_masters_turn:
-                    return False
                 self._cluster.kill_master()
                 self._report.num_master_kills += 1
             else:
-                if self._is_masters_turn or step.member in self._restart_at:
-                    return False
                 self._cluster.kill_server(step.member)
                 self._report.num_kills += 1
             self._restart_at[step.member] = self.now_s() + step.length_s
@@ -195,11 +193,11 @@ class Faults:
     def _restart_what_is_due(self) -> None:
         while not self._is_over.wait(LOOK_S):
             with self._changing:
-                due = sorted(member for member, at_s in self._restart_at.items() if at_s <= self.now_s())
-                if due and MASTER in self._restart_at:
-                    due = [MASTER]  # before whatever needs it
-            if due:
-                self._restart(due[0])
+                at_s, member = min(
+                    ((at_s, member) for member, at_s in self._restart_at.items()), default=NOTHING
+                )
+            if at_s <= self.now_s():
+                self._restart(member)
 
     def _restart(self, member: int) -> None:
         began = time.monotonic()
