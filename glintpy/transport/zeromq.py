@@ -140,7 +140,7 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> Delivery:
     try:
         for number, frame in enumerate(frames):
             flags = _DONTWAIT_MORE if number < last else _DONTWAIT
-            socket.send(frame, flags, copy=len(frame) <= 1048576)
+            socket.send(frame, flags, copy=len(frame) <= SENT_COPY_BYTES_MAX)
     except zmq.Again:
         return Delivery.BUSY
     except zmq.ZMQError as error:

@@ -13,10 +13,9 @@ from glintpy.config import KIB, MIB, ServerSettings
 from glintpy.testing.waiting import deliver, poll, receive_from, until
 from glintpy.transport import Delivery, connect, listen
 from glintpy.transport.unread import UnreadGuard, UnreadLimits, traffic_of, wire_bytes
+from tests.cluster.raw_sockets import greeted, message
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counter is Linux's")
-
-from tests.cluster.raw_sockets import greeted, message
 
 
 def received(fileno: int) -> int | None:
