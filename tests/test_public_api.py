@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 PROMISED = {
     # clusters and clients
     "Client": "glintpy.client",
-    "LocalCluster": "glintpy.cluster",
-    "local": "glintpy.cluster",
+    "LocalCluster": "glintpy.cluster.local_cluster",
+    "local": "glintpy.cluster.local_cluster",
     # models
     "BigMatrix": "glintpy.models.matrix",
     "BigVector": "glintpy.models.vector",

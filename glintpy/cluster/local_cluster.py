@@ -198,6 +198,7 @@ class LocalCluster:
             self._unwanted.discard(self._name_of(index))
             if self._servers[index].is_alive():
                 self._servers[index].stop()
+            self._servers[index].reap()
             self._servers[index] = self._new_server(index)
             self._wait_ready([self._servers[index]])
 
@@ -216,6 +217,7 @@ class LocalCluster:
             assert self._master is not None
             if self._master.is_alive():
                 self._master.stop()
+            self._master.reap()
             self._master = self._new_master(self._master.address)
             self._wait_ready([self._master])
 

@@ -49,6 +49,10 @@ class Member(Protocol):
         """Whether it runs."""
         ...
 
+    def reap(self) -> None:
+        """Let go of what is left of one that has ended."""
+        ...
+
 
 class ProcessMember:
     """A node in a process of its own.
@@ -112,18 +116,19 @@ class ProcessMember:
                 self.process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        self._reap()
+        self.reap()
 
     def kill(self) -> None:
         """Kill it."""
         self.process.kill()
-        self._reap()
+        self.reap()
 
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self.process.poll() is None
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Wait for the process's end and close what it wrote into; again does nothing."""
         self.process.wait()
         for reader in self._readers:
             reader.join()
@@ -166,6 +171,9 @@ class LocalMember:
     def is_alive(self) -> bool:
         """Whether it runs."""
         return not self._node.stopped.is_set()
+
+    def reap(self) -> None:
+        """Nothing is left of it."""
 
 
 def _environment() -> dict[str, str]:

@@ -22,7 +22,7 @@ from glintpy.cli.output import Failed
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("master", "server", "local", "status", "models", "doctor", "chaos", "save", "load", "rm")
+COMMANDS = ("master", "server", "local", "status", "models", "doctor", "save", "load", "rm", "chaos")
 
 NOWHERE = "tcp://127.0.0.1:1"
 """Nobody listens at this port: only the system's own services may take it."""
