@@ -9,9 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -187,11 +187,47 @@ class DrilledNode:
             self._errors.close()
 
 
-class DrilledCluster:
-    """A master and servers."""
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where a node runs.
 
-    def __init__(self, folder: Path, num_servers: int, *, watchdog_s: float = 0) -> None:
-        self.master = DrilledNode("master", folder / "master", ["--port", "0"])
+    Attributes:
+        ip: its address.
+        prefix: of the command line of what runs there.
+    """
+
+    ip: str
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """For a node that listens there."""
+        return ["--host", self.ip] + ([] if self.ip == "127.0.0.1" else ["--insecure"])
+
+
+class DrilledCluster:
+    """A master and servers.
+
+    Args:
+        folder: for what they keep.
+        num_servers: how many.
+        hosts: by the nodes' names; None: all on this one.
+        watchdog_s: of the servers; 0: none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        num_servers: int,
+        *,
+        hosts: Mapping[str, Host] | None = None,
+        watchdog_s: float = 0,
+    ) -> None:
+        self._hosts = hosts or {}
+        host = self._host("master")
+        self.master = DrilledNode(
+            "master", folder / "master", [*host.arguments, "--port", "0"], prefix=host.prefix
+        )
         self._folder, self._watchdog_s = folder, watchdog_s
         self.servers: list[DrilledNode] = []
         self._replaced: list[DrilledNode] = []
@@ -201,19 +237,14 @@ class DrilledCluster:
         """Start everything."""
         self.master.start()
         # Later masters are found where the first one was.
-        self.master._arguments = ["--address", self.master.address]
+        self.master._arguments[-1] = self.master.address.rpartition(":")[2]
         for index in range(self._num_servers):
+            host = self._host(f"server-{index}")
             server = DrilledNode(
                 "server",
                 self._folder / f"server-{index}",
-                [
-                    "--master",
-                    self.master.address,
-                    "--name",
-                    f"server-{index}",
-                    "--lock-wait",
-                    str(PATIENCE_S),
-                ],
+                [*self._common_arguments(f"server-{index}"), *host.arguments],
+                prefix=host.prefix,
                 watchdog_s=self._watchdog_s,
             )
             self.servers.append(server)
@@ -221,13 +252,21 @@ class DrilledCluster:
         for server in self.servers:
             server.wait_ready()
 
+    def _host(self, name: str) -> Host:
+        return self._hosts.get(name, Host("127.0.0.1"))
+
+    def _common_arguments(self, name: str) -> list[str]:
+        return ["--master", self.master.address, "--name", name, "--lock-wait", str(PATIENCE_S)]
+
     def heir_of(self, index: int) -> DrilledNode:
         """Start a second process on a server's folder and return it when it waits for the first one's end.
 
         It takes the place in ``servers``; the first one is killed with the rest.
         """
         old = self.servers[index]
-        heir = DrilledNode("server", old.folder, old._arguments, watchdog_s=self._watchdog_s)
+        heir = DrilledNode(
+            "server", old.folder, old._arguments, prefix=old._prefix, watchdog_s=self._watchdog_s
+        )
         self._replaced.append(old)
         self.servers[index] = heir
         waited = old.said.count(_WAITS)
@@ -252,9 +291,6 @@ def drilled_cluster(folder: Path, num_servers: int = 2, *, watchdog_s: float = 0
         cluster.close()
 
 
-def seconds_until(is_so: object, what: str) -> float:
-    """Return how long something takes to be so."""
-    begun = time.monotonic()
-    assert callable(is_so)
-    until(is_so, what)
-    return time.monotonic() - begun
+def report(what: str, seconds: float) -> None:
+    """Note how long something took: pytest shows it with -rP, or when the test fails."""
+    sys.stdout.write(f"{what}: {seconds:.2f} s\n")
