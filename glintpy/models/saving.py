@@ -33,8 +33,9 @@ from glintpy.storage.checkpoint import CheckpointWriter
 
 logger = logging.getLogger("glintpy.models")
 
-READS_AHEAD = 8
-"""Slices asked for ahead of the one that is being written."""
+READS_AHEAD = 3
+"""Slices asked for ahead of the one that is being written: enough to copy, send and write at once. Others' pushes to a
+server wait behind all of them."""
 
 PUSHES_AHEAD = 8
 """Blocks under way while a model is filled."""

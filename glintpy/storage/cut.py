@@ -1,7 +1,9 @@
 """One moment of an array, read in slices while pushes go on; no thread or clock, and knows no model.
 
-A slice is copied just before the first push that would change it; all others are read from the live array.
-So holding a moment costs nothing, and a save that reads fast copies little.
+What a push would change is copied just before, in *pages* of some hundred bytes; all else is read from the live
+array. So holding a moment costs next to nothing, a save that reads fast copies little, and a push waits for copies
+in proportion to what it changes: were whole slices copied, the first push to random keys would wait for all of the
+model.
 
 The reader may ask again, since answers get lost. Each read therefore says its *floor*: the slices below it
 have arrived and may be forgotten. A slice from the floor on gives the same values however often it is
@@ -10,7 +12,8 @@ read, so it stays under the cut's protection also after it was read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from glintpy.protocol.selection import Selection
 
 
+PAGE_BYTES = 512
+"""What is copied at once. More copies more than a push changes, less takes more notes: one byte a page."""
+
+WHOLE_SHARE = 2
+"""A push that wants more than one page in so many of a slice has all of it copied: one by one they take as long."""
+
+
 class Cut:
     """The values of an array as they were when this was made.
 
@@ -31,12 +41,13 @@ class Cut:
         num_slices: 0 for an array without rows.
     """
 
-    def __init__(self, values: NDArray[Any], slice_rows: int) -> None:
+    def __init__(self, values: NDArray[Any], slice_rows: int, *, page_bytes: int = PAGE_BYTES) -> None:
         """Hold this moment.
 
         Args:
-            values: (num_rows, ...) the live array.
+            values: (num_rows, ...) the live array, C-contiguous.
             slice_rows: at least one.
+            page_bytes: what is copied at once, in whole rows, one at least and a slice at most.
 
         Raises:
             ShapeError: a slice without rows.
@@ -47,16 +58,21 @@ class Cut:
         self.num_slices = -(-values.shape[0] // slice_rows)
         self._values = values
         self._floor = 0
-        self._saved: dict[int, NDArray[Any]] = {}
-        self._exposed = np.ones(self.num_slices, dtype=bool)  # neither saved nor done with
+        self._row_cells = int(np.prod(values.shape[1:], dtype=np.int64))
+        row_bytes = self._row_cells * values.itemsize
+        self._page_rows = min(slice_rows, max(1, page_bytes // max(1, row_bytes)))
+        self._slice_pages = -(-slice_rows // self._page_rows)  # of which the last may be shorter
+        self._saved: dict[int, list[_Pages]] = {}  # by slice
+        # Neither saved nor done with, (num_slices * slice_pages,); the last slice may lack some of its pages.
+        self._exposed = np.ones(self.num_slices * self._slice_pages, dtype=bool)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the copies that this cut holds."""
-        return sum(saved.nbytes for saved in self._saved.values())
+        return sum(pages.values.nbytes for saved in self._saved.values() for pages in saved)
 
     def before_push(self, selection: Selection) -> None:
-        """Copy the slices that a push is about to change.
+        """Copy what a push is about to change.
 
         Args:
             selection: the push's, checked.
@@ -64,19 +80,18 @@ class Cut:
         Raises:
             MemoryError: no room for a copy; the cut still holds its moment if the push is not applied.
         """
-        touched = np.zeros(self.num_slices, dtype=bool)
-        if is_slices(selection.rows):
-            for rows in (range(*triple) for triple in selection.rows.tolist()):
-                if rows and rows.step <= self.slice_rows:
-                    # Steps no longer than a slice leave none out, so the ends say it all.
-                    touched[rows[0] // self.slice_rows : rows[-1] // self.slice_rows + 1] = True
-                else:
-                    touched[np.arange(rows.start, rows.stop, rows.step) // self.slice_rows] = True
-        else:
-            touched[axis_indices(selection.rows) // self.slice_rows] = True
-        for index in np.flatnonzero(touched & self._exposed).tolist():
-            self._saved[index] = self._live(index).copy()
-            self._exposed[index] = False
+        if not self._row_cells:
+            return
+        if not is_slices(selection.rows):
+            self._save(self._exposed_of(axis_indices(selection.rows)))
+            return
+        for rows in (range(*triple) for triple in selection.rows.tolist()):
+            if rows and rows.step <= self._page_rows:
+                # Steps no longer than a page leave none out, so the ends say it all.
+                first, last = (int(self._pages_of(row)) for row in (rows[0], rows[-1]))
+                self._save(first + np.flatnonzero(self._exposed[first : last + 1]))
+            else:
+                self._save(self._exposed_of(np.arange(rows.start, rows.stop, rows.step)))
 
     def read(self, index: int, *, floor: int = 0) -> NDArray[Any]:
         """Return one slice as it was; again, as long as no floor above it was named.
@@ -98,10 +113,73 @@ class Cut:
             )
         for done in range(self._floor, lowest):
             self._saved.pop(done, None)
-        self._exposed[self._floor : lowest] = False
+        self._exposed[self._floor * self._slice_pages : lowest * self._slice_pages] = False
         self._floor = lowest
-        saved = self._saved.get(index)
-        return (self._live(index) if saved is None else saved).copy()
+        live, saved = self._live(index), self._saved.get(index, [])
+        pages_here = slice(index * self._slice_pages, (index + 1) * self._slice_pages)
+        found = live.copy() if self._exposed[pages_here].any() else np.empty_like(live)
+        full, tail = self._in_pages(found)
+        for pages in saved:
+            if pages.numbers is None:
+                tail[:] = pages.values
+            else:
+                full[pages.numbers] = pages.values
+        return found
+
+    def _pages_of(self, rows: Any) -> Any:
+        """Return the page of a row, or of each of several."""
+        slices, within = divmod(rows, self.slice_rows)
+        return slices * self._slice_pages + within // self._page_rows
+
+    def _exposed_of(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the pages of some rows that a change would reach, each once, in order."""
+        pages = self._pages_of(rows.astype(np.int64, copy=False))
+        return np.unique(pages[self._exposed[pages]])
+
+    def _save(self, pages: NDArray[np.int64]) -> None:
+        """Copy pages that are exposed.
+
+        Args:
+            pages: (k,) in order, each once.
+        """
+        slices, numbers = np.divmod(pages, self._slice_pages)
+        starts = np.flatnonzero(np.diff(slices, prepend=-1)).tolist()
+        for start, stop in itertools.pairwise([*starts, len(pages)]):
+            self._save_in_slice(int(slices[start]), numbers[start:stop])
+
+    def _save_in_slice(self, index: int, numbers: NDArray[np.int64]) -> None:
+        full, tail = self._in_pages(self._live(index))
+        exposed = self._exposed[index * self._slice_pages : (index + 1) * self._slice_pages]
+        exposed = exposed[: len(full) + bool(len(tail))]
+        if len(numbers) * WHOLE_SHARE > len(exposed):
+            numbers = np.flatnonzero(exposed)
+        saved = self._saved.setdefault(index, [])
+        within = numbers[: int(np.searchsorted(numbers, len(full)))]
+        if len(within) == len(full):
+            saved.append(_Pages(slice(None), full.copy()))
+        elif len(within):
+            saved.append(_Pages(within.copy(), full[within]))
+        if numbers[-1] == len(full):
+            saved.append(_Pages(None, tail.copy()))
+        exposed[numbers] = False
+
+    def _in_pages(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return views of a slice: its full pages, each in a row, and the rows behind them."""
+        num_full = len(rows) // self._page_rows
+        full, tail = rows[: num_full * self._page_rows], rows[num_full * self._page_rows :]
+        return full.reshape(num_full, self._page_rows * self._row_cells), tail
 
     def _live(self, index: int) -> NDArray[Any]:
         return self._values[index * self.slice_rows : (index + 1) * self.slice_rows]
+
+
+class _Pages(NamedTuple):
+    """Copies of pages of one slice.
+
+    Attributes:
+        numbers: (k,) which full pages, counted within the slice, or all of them; None: the shorter one behind them.
+        values: (k, cells of a page), or the rows of the shorter one.
+    """
+
+    numbers: NDArray[np.int64] | slice | None
+    values: NDArray[Any]
