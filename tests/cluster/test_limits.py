@@ -45,6 +45,20 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers_and_leaves_nothin
             assert held_bytes(client) == [400_000, 400_000]
 
 
+@pytest.mark.parametrize(("share", "fits"), [(0.9, True), (1.0, True), (1.1, False), (20, False)])
+def test_a_limit_is_met_to_the_byte(small: glintpy.LocalCluster, share: float, fits: bool) -> None:
+    cells = 2 * (int(share * LIMIT) // 8)  # half of them on each server
+    with small.client() as client:
+        if fits:
+            with client.vector(cells) as model:
+                assert model.push_pull([cells - 1], 2.0).result()[0] == 2
+                assert held_bytes(client) == [cells * 4, cells * 4]
+        else:
+            with pytest.raises(glintpy.NotEnoughMemory, match=f"needs {cells * 4} bytes"):
+                client.vector(cells)
+        assert held_bytes(client) == [0, 0]
+
+
 def test_a_model_that_fits_on_one_server_only_is_made_on_none(small: glintpy.LocalCluster) -> None:
     with small.client() as client, client.matrix(1, 100_000) as on_one:
         assert sorted(held_bytes(client)) == [0, 800_000]
@@ -142,30 +156,3 @@ def is_still(client: glintpy.Client) -> bool:
     """Tell whether the servers handle no pulls but those of this client, which makes none."""
     first = [held["pulls"] for held in holdings(client).values()]
     return all(first == [held["pulls"] for held in holdings(client).values()] for _ in range(5))
-
-
-def test_a_client_that_stood_still_gets_all_its_answers(
-    cluster: glintpy.LocalCluster, client: glintpy.Client, tmp_path: Path
-) -> None:
-    wanted = client.vector(4_000_000, name="wanted")
-    wanted.push(None, 1.0).result()
-    with program(tmp_path / "patient.py", PATIENT, cluster.address) as process:
-        assert line_of(process) == "asking"
-        with paused(process.pid):
-            until(lambda: is_still(client), "the servers have sent what there is room for")
-        output, errors = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, errors
-        assert output.split() == ["4000000.0"] * 10
-
-
-PATIENT = """\
-import sys
-import glintpy
-
-with glintpy.Client(sys.argv[1], timeout_s=None) as client:
-    model = client.open("wanted")
-    pulls = [model.pull() for _ in range(10)]
-    print("asking", flush=True)
-    for pull in pulls:
-        print(pull.result().sum())
-"""
