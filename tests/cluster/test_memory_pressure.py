@@ -49,8 +49,9 @@ def works_exactly(model: glintpy.BigVector, num_rounds: int) -> None:
     for _ in range(num_rounds):
         futures = [model.push(None, ones) for _ in range(20)]
         pulls = [model.pull() for _ in range(20)]
-        for future in [*futures, *pulls]:
-            future.result()
+        for push, pull in zip(futures, pulls, strict=True):
+            push.result()
+            pull.result()
     assert np.array_equal(model.pull().result(), before + 20 * num_rounds)
 
 
