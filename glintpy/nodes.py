@@ -24,7 +24,7 @@ from glintpy.errors import AccessDenied, ConfigError, GlintError, MasterUnreacha
 from glintpy.heart import Frames, Heart, Identity, Listeners
 from glintpy.protocol.spec import check_name
 from glintpy.storage.registry import Registry
-from glintpy.transport import Listener, listen, scheme_of
+from glintpy.transport import Listener, UnreadLimits, listen, scheme_of
 
 logger = logging.getLogger("glintpy.nodes")
 
@@ -228,7 +228,7 @@ def _build_server(
     """Open a server's models and socket and put its actor over them, not yet running."""
     journal = home.journal
     try:
-        listener = _listen_again(home, address)
+        listener = _listen_again(home, address, UnreadLimits.of(settings))
     except GlintError:
         journal.close(clean=True)
         home.remove_if_private()
@@ -257,16 +257,16 @@ def _build_server(
     return actor, listener
 
 
-def _listen_again(home: Home, address: str) -> Listener:
+def _listen_again(home: Home, address: str, limits: UnreadLimits) -> Listener:
     """Listen where this folder's server did before, if any port will do: clients find it without asking."""
     before = home.last_address
     host, _, port = address.rpartition(":")
     if port == "0" and before.rpartition(":")[0] == host:
         try:
-            return listen(before)
+            return listen(before, limits=limits)
         except ConfigError as error:
             logger.info("listens at another port than before: %s", error)
-    return listen(address)
+    return listen(address, limits=limits)
 
 
 def _wait_joined(

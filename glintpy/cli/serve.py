@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from glintpy.cli.configfile import add_command
 from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
 from glintpy.errors import Expelled, GlintError
+from glintpy.transport.descriptors import raise_descriptor_limit, sessions_within
 
 if TYPE_CHECKING:
     from glintpy.cluster import LocalCluster
@@ -64,6 +65,7 @@ def _master(
     def start(_: foreground.Signals) -> Node:
         from glintpy.nodes import start_master  # noqa: PLC0415 - loads numpy and ZeroMQ
 
+        raise_descriptor_limit()
         node = start_master(where, data_dir=data_dir, insecure=insecure, settings=settings)
         if not parent:
             logger.info("start servers with: glintpy server --master %s", node.address)
@@ -125,6 +127,7 @@ def _server(
         from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
 
         preparing.own_process()
+        sessions_max = sessions_within(raise_descriptor_limit(), settings.sessions_max)
         logger.debug("joining the master at %s", master)
         return start_server(
             master,
@@ -133,7 +136,7 @@ def _server(
             name=name,
             data_dir=data_dir,
             insecure=insecure,
-            settings=settings,
+            settings=replace(settings, sessions_max=sessions_max),
             membership=membership,
             on_refused=_Refusals(signals),
             keep_trying=lambda: not signals.is_asked,
