@@ -7,8 +7,9 @@ another process it makes a new runtime, with sessions of its own. Pushes are flu
 from __future__ import annotations
 
 import atexit
-import contextlib
+import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from glintpy import config
 from glintpy.errors import GlintError
 from glintpy.runtime import Runtime
 from glintpy.transport import scheme_of
+
+logger = logging.getLogger("glintpy.client")
 
 
 class Tie:
@@ -128,10 +131,20 @@ def _finish_all() -> None:
         runtime = tie.current()
         if runtime is None:
             continue
-        # What failed unseen is logged by close; raising here would only hide it behind another traceback.
-        with contextlib.suppress(GlintError, TimeoutError):
+        try:
             runtime.pushes.flush(tie.settings.timeout_s)
+        except (GlintError, TimeoutError) as error:
+            _say_at_the_end(error)  # raising here would only hide it behind another traceback
         tie.close()
+
+
+def _say_at_the_end(error: Exception) -> None:
+    """Say what became of pushes that nobody waited for: the last chance, also where nobody set logging up."""
+    told = str(error).removesuffix("; they go on")  # not any more
+    text = "; ".join([told, *getattr(error, "__notes__", [])])
+    logger.error("at the end of the process: %s", text)
+    if not logging.getLogger().hasHandlers() and sys.stderr is not None:
+        sys.stderr.write(f"glintpy: at the end of the process: {text}\n")
 
 
 _finalizer_pid = 0

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.cluster.helpers import PATIENCE_S, environment, until
 
@@ -213,6 +213,7 @@ class DrilledCluster:
         num_servers: how many.
         hosts: by the nodes' names; None: all on this one.
         watchdog_s: of the servers; 0: none.
+        server_arguments: more of the servers' command line.
     """
 
     def __init__(
@@ -222,7 +223,9 @@ class DrilledCluster:
         *,
         hosts: Mapping[str, Host] | None = None,
         watchdog_s: float = 0,
+        server_arguments: Sequence[str] = (),
     ) -> None:
+        self._server_arguments = list(server_arguments)
         self._hosts = hosts or {}
         host = self._host("master")
         self.master = DrilledNode(
@@ -256,7 +259,15 @@ class DrilledCluster:
         return self._hosts.get(name, Host("127.0.0.1"))
 
     def _common_arguments(self, name: str) -> list[str]:
-        return ["--master", self.master.address, "--name", name, "--lock-wait", str(PATIENCE_S)]
+        return [
+            "--master",
+            self.master.address,
+            "--name",
+            name,
+            "--lock-wait",
+            str(PATIENCE_S),
+            *self._server_arguments,
+        ]
 
     def heir_of(self, index: int) -> DrilledNode:
         """Start a second process on a server's folder and return it when it waits for the first one's end.
@@ -281,9 +292,9 @@ class DrilledCluster:
 
 
 @contextmanager
-def drilled_cluster(folder: Path, num_servers: int = 2, *, watchdog_s: float = 0) -> Iterator[DrilledCluster]:
+def drilled_cluster(folder: Path, num_servers: int = 2, **options: Any) -> Iterator[DrilledCluster]:
     """Run a cluster; whatever is left of it is killed."""
-    cluster = DrilledCluster(folder, num_servers, watchdog_s=watchdog_s)
+    cluster = DrilledCluster(folder, num_servers, **options)
     try:
         cluster.start()
         yield cluster

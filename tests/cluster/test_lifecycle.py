@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import glintpy
+from tests.cluster.drilled import DrilledNode, drilled_cluster
 from tests.cluster.helpers import PATIENCE_S, line_of, nodes_of, num_descriptors, program, until
 from tests.leftovers import Leftovers
 
@@ -195,3 +197,225 @@ def test_models_are_back_when_a_whole_cluster_starts_again_on_its_data(tmp_path:
         matrix.push([0], 1.0).result()
         assert np.array_equal(matrix[0], values[0] + 1.0)
         assert client.vector(10, name="gone").pull().result().tolist() == [0] * 10
+
+
+# --- the ends of programs -----------------------------------------------------------------------------------
+
+ENDING = """\
+import os, signal, sys, threading
+import glintpy
+
+address, ending = sys.argv[1:]
+client = glintpy.Client(address, timeout_s=20)
+vector = client.open("counts")
+pushes = [vector.push(None, 1) for _ in range(50)]
+print("pushed", flush=True)
+
+if ending == "close twice":
+    client.close()
+    client.close()
+elif ending == "close in threads":
+    threads = [threading.Thread(target=client.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+elif ending == "use after close":
+    client.close()
+    try:
+        vector.push(None, 1).result()
+    except glintpy.GlintError:
+        sys.exit(5)
+elif ending == "close in a callback":
+    closed = threading.Event()
+    def close(_):
+        client.close()
+        closed.set()
+    pushes[-1].add_done_callback(close)
+    closed.wait()
+elif ending == "sys.exit in a callback":
+    left = threading.Event()
+    def leave(_):
+        left.set()
+        sys.exit(3)
+    pushes[-1].add_done_callback(leave)
+    left.wait()
+elif ending == "os._exit in a callback":
+    pushes[-1].add_done_callback(lambda _: os._exit(3))
+    threading.Event().wait()
+elif ending == "a daemon pushes on":
+    def push_on():
+        while True:
+            vector.push(None, 0)
+    threading.Thread(target=push_on, daemon=True).start()
+elif ending == "fork":
+    child = os.fork()
+    more = [vector.push(None, 1) for _ in range(25)]
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+elif ending == "fork and os._exit":
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+elif ending in {"SIGTERM", "SIGINT"}:
+    os.kill(os.getpid(), getattr(signal, ending))
+    threading.Event().wait()
+elif ending == "sys.exit on SIGTERM":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(6))
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+elif ending == "raise":
+    raise ZeroDivisionError
+"""
+
+ENDINGS: dict[str, tuple[int, int | None]] = {
+    "end": (0, 50),
+    "close twice": (0, 50),
+    "close in threads": (0, 50),
+    "use after close": (5, 50),
+    "close in a callback": (0, 50),
+    "sys.exit in a callback": (0, 50),
+    "os._exit in a callback": (3, 50),
+    "a daemon pushes on": (0, 50),
+    "fork": (0, 100),
+    "fork and os._exit": (0, 50),
+    "SIGTERM": (-signal.SIGTERM, None),
+    "SIGINT": (-signal.SIGINT, 50),
+    "sys.exit on SIGTERM": (6, 50),
+    "raise": (1, 50),
+}
+"""By ending, the exit code and how many pushes are in; None: any number."""
+
+END_S = 15.0
+"""Within which a program that ends has ended; as the machine may be busy, tests allow twice as much."""
+
+
+def end_programs(tmp_path: Path, endings: list[str]) -> None:
+    with glintpy.LocalCluster(2) as cluster, cluster.client() as client:
+        vector = client.vector(10_000, dtype="int64", name="counts")
+        expected = 0
+        for ending in endings:
+            code, num_pushes = ENDINGS[ending]
+            with program(tmp_path / "ending.py", ENDING, cluster.address, ending) as process:
+                assert line_of(process) == "pushed"
+                begun = time.monotonic()
+                _, errors = process.communicate(timeout=PATIENCE_S)
+                assert time.monotonic() - begun < 2 * END_S, ending
+                assert process.returncode == code, f"{ending}: {errors}"
+            values = vector.pull().result()
+            if num_pushes is None:
+                halves = [set(half.tolist()) for half in np.split(values, 2)]
+                assert all(len(half) == 1 for half in halves), ending
+                assert all(0 <= half.pop() - expected <= 50 for half in halves), ending
+                vector.push(None, expected - values).result()
+            else:
+                expected += num_pushes
+                assert set(values.tolist()) == {expected}, ending
+        until(lambda: len(client.clients()) == 1, "the others are gone")
+
+
+def test_a_program_that_ends_in_a_usual_way_has_pushed_everything(tmp_path: Path) -> None:
+    end_programs(tmp_path, ["close twice", "sys.exit on SIGTERM"])
+
+
+@pytest.mark.soak
+def test_a_program_may_end_in_any_way(tmp_path: Path) -> None:
+    end_programs(tmp_path, list(ENDINGS))
+
+
+@pytest.mark.soak
+def test_a_program_whose_server_is_gone_ends_when_its_pushes_are_past_their_time(tmp_path: Path) -> None:
+    text = ENDING.replace("timeout_s=20", "timeout_s=3")
+    with glintpy.LocalCluster(2) as cluster:
+        with cluster.client() as client:
+            client.vector(10_000, dtype="int64", name="counts")
+        cluster.kill_server(1)
+        for ending, code in (("end", 0), ("raise", 1), ("sys.exit on SIGTERM", 6)):
+            with program(tmp_path / "ending.py", text, cluster.address, ending) as process:
+                assert line_of(process) == "pushed"
+                begun = time.monotonic()
+                _, errors = process.communicate(timeout=PATIENCE_S)
+                assert time.monotonic() - begun < 2 * END_S
+                assert process.returncode == code, errors
+                # What became of them is said, though nobody set up logging.
+                assert "glintpy: at the end of the process" in errors
+                assert "pushes have no outcome" in errors or "push to 'counts'" in errors
+
+
+STOP_S = 10.0
+"""Within which a node that is asked to stop has stopped."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nodes_stop_in_good_order_under_traffic_and_without_a_master(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with (
+        drilled_cluster(tmp_path) as cluster,
+        glintpy.Client(cluster.master.address, timeout_s=PATIENCE_S) as client,
+    ):
+        vector = client.vector(1_000_000, dtype="int64", name="counts")
+        pushes: list[glintpy.Future[None]] = []
+
+        def stop_and_start(node: DrilledNode) -> None:
+            pushes.extend(vector.push(None, 1) for _ in range(20))
+            begun = time.monotonic()
+            node.signal(number)
+            assert node.wait_end() == 0
+            assert time.monotonic() - begun < 2 * STOP_S
+            node.start()
+
+        for node in (*cluster.servers, cluster.master):
+            stop_and_start(node)
+        client.flush()
+        client.wait_for_servers(2)
+        cluster.master.kill()
+        for server in cluster.servers:
+            begun = time.monotonic()
+            server.signal(number)
+            assert server.wait_end() == 0
+            assert time.monotonic() - begun < 2 * STOP_S
+        cluster.master.start()
+        for server in cluster.servers:
+            server.start()
+        assert set(vector.pull().result().tolist()) == {len(pushes)}
+        assert [push.exception() for push in pushes] == [None] * len(pushes)
+        for node in (*cluster.servers, cluster.master):
+            assert "Traceback" not in node.said
+            assert "ResourceWarning" not in node.said
+
+
+@pytest.mark.soak
+def test_a_node_that_hangs_ends_all_the_same_and_at_once_when_asked_twice(tmp_path: Path) -> None:
+    with drilled_cluster(tmp_path, 1) as cluster:
+        (server,) = cluster.servers
+        for num_signals, within_s in ((1, 2 * END_S), (2, STOP_S)):
+            server.arm("actor.before_message", "hang")
+            until((server.folder / "hangs").exists, "it hangs")
+            begun = time.monotonic()
+            server.signal(signal.SIGTERM)
+            if num_signals == 2:
+                until(lambda: "stops: SIGTERM" in server.said, "the first one is heard")
+                server.signal(signal.SIGTERM)
+            code = server.wait_end()
+            assert time.monotonic() - begun < within_s
+            assert code == (128 + signal.SIGTERM if num_signals == 2 else 0)
+            (server.folder / "hangs").unlink()
+            server.start()
+
+
+@pytest.mark.soak
+def test_a_stop_in_good_order_is_never_taken_for_a_loss(tmp_path: Path) -> None:
+    # A beat that is sent behind the word of leaving comes about once in some hundred stops: here each server beats
+    # every few milliseconds.
+    with drilled_cluster(tmp_path, 4, server_arguments=["--beat", "0.005"]) as cluster:
+        for _ in range(8):
+            for server in cluster.servers:
+                server.signal(signal.SIGTERM)
+            for server in cluster.servers:
+                assert server.wait_end() == 0
+                server.start()
+        assert "is stopped: stopped" in cluster.master.said
+        assert "is lost" not in cluster.master.said
