@@ -138,7 +138,8 @@ def _chaos(
     if report_file is not None:
         report_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if not report.holds:
-        raise Failed(f"the counts are wrong (seed {settings.seed}): {report.explain()}")
+        what = "the counts are wrong" if report.num_wrong_cells else "the drill failed"
+        raise Failed(f"{what} (seed {settings.seed}): {report.explain()}")
     screen.print("the counts hold", style="bold green")
 
 

@@ -81,8 +81,8 @@ class DrillReport:
 
     @property
     def holds(self) -> bool:
-        """Whether everything was accounted for."""
-        return self.audit is not None and not self.num_wrong_cells and not self.problems
+        """Whether there was something to account for, and all of it is as it should be."""
+        return not self.explain()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -98,8 +98,12 @@ class DrillReport:
     def explain(self) -> str:
         """Return what is wrong, in a sentence or several; empty if nothing is."""
         found = list(self.problems)
-        if self.audit is not None and not self.audit.holds:
+        if self.audit is None:
+            found.append("the ledger could not be read")
+        elif not self.audit.holds:
             found.insert(0, str(self.audit))
+        elif not self.audit.num_issued:
+            found.append("nothing was pushed, so nothing was shown")
         if self.num_wrong_counts:
             found.append(f"{self.num_wrong_counts:,} of {COUNTS:,} counts are wrong")
         return "; ".join(found)

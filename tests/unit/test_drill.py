@@ -62,10 +62,13 @@ def test_servers_are_told_of_defects_and_failpoints_only_where_there_are_some() 
 
 def test_a_report_holds_only_if_everything_does() -> None:
     report = DrillReport(DrillSettings(5))
-    assert not report.holds  # nothing was read
+    assert report.explain() == "the ledger could not be read"
     report.audit = Audit("drill", 3)
-    assert report.holds
+    assert report.explain() == "nothing was pushed, so nothing was shown"
+    assert not report.holds
+    report.audit.num_issued = 5
     assert report.explain() == ""
+    assert report.holds
     report.num_wrong_counts = 2
     assert not report.holds
     assert "2 of 600,000 counts are wrong" in report.explain()
@@ -73,7 +76,7 @@ def test_a_report_holds_only_if_everything_does() -> None:
     assert not report.holds
     assert "1 lost" in report.explain()
     assert report.as_dict()["num_wrong_cells"] == 1
-    report.audit = Audit("drill", 3)
+    report.audit.num_wrong_cells = 0
     report.problems.append("server-1 died unasked")
     assert not report.holds
     assert report.explain() == "server-1 died unasked"
