@@ -13,7 +13,7 @@ from glintpy.config import KIB, MIB, ServerSettings
 from glintpy.testing.waiting import deliver, poll, receive_from, until
 from glintpy.transport import Delivery, connect, listen
 from glintpy.transport.unread import UnreadGuard, UnreadLimits, traffic_of, wire_bytes
-from tests.cluster.raw_sockets import greeted, message
+from tests.cluster.raw_sockets import connected, greeted, message
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counter is Linux's")
 
@@ -281,3 +281,16 @@ def test_a_listener_holds_a_number_of_bytes_for_a_peer_and_not_of_messages() -> 
 def read(reader: socket.socket, num_bytes: int) -> None:
     while num_bytes:
         num_bytes -= len(reader.recv(num_bytes))
+
+
+def test_strangers_who_come_and_go_while_nobody_looks_hold_up_nobody() -> None:
+    """libzmq's one I/O thread blocks when 2,000 events of a monitor wait, unless it is told that they may."""
+    listener = listen("tcp://127.0.0.1:0")
+    try:
+        for _ in range(1100):  # each comes, and goes: two events
+            with connected(listener.address) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        greeted(listener.address).close()
+        until(lambda: listener.num_disconnects() >= 1100, listener, what="news of all")
+    finally:
+        listener.close()
