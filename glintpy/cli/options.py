@@ -288,6 +288,17 @@ Hung = Annotated[
 ClientGone = Annotated[
     float, _watch("--client-gone", "client_gone_s", "Silence after which a client is forgotten.")
 ]
+Watchdog = Annotated[
+    float | None,
+    typer.Option(
+        "--watchdog",
+        metavar="DURATION",
+        parser=_duration,
+        show_default=False,
+        rich_help_panel=_WATCH,
+        help="End the process, with a traceback of every thread, when it stands still for so long. (default: never)",
+    ),
+]
 Tick = Annotated[float, _watch("--tick", "tick_s", "How often deadlines are looked at.")]
 
 # --- of nodes: for drills -----------------------------------------------------------------------------------

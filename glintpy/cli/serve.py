@@ -100,6 +100,7 @@ def _server(
     join_timeout_s: options.JoinTimeout = _WATCH.join_timeout_s,
     lock_wait_s: options.LockWait = _WATCH.lock_wait_s,
     tick_s: options.Tick = _WATCH.tick_s,
+    watchdog_s: options.Watchdog = None,
     enable_debug: options.EnableDebug = False,
     failpoints: options.Failpoints = "",
     plant: options.Plant = "",
@@ -128,7 +129,6 @@ def _server(
 
         preparing.own_process()
         sessions_max = sessions_within(raise_descriptor_limit(), settings.sessions_max)
-        logger.debug("joining the master at %s", master)
         return start_server(
             master,
             address=where,
@@ -143,7 +143,7 @@ def _server(
             receipts=receipts,
         )
 
-    _run_node("server", start, parent=parent, private=private)
+    _run_node("server", start, parent=parent, private=private, watchdog_s=watchdog_s)
 
 
 def _local(
@@ -235,11 +235,13 @@ class _Refusals:
         self._last = str(error)
 
 
-def _run_node(role: str, start: Any, *, parent: int, private: Any) -> None:
+def _run_node(role: str, start: Any, *, parent: int, private: Any, watchdog_s: float | None = None) -> None:
     nodes: list[Node] = []
 
     def start_and_note(signals: foreground.Signals) -> Node:
         nodes.append(start(signals))
+        if watchdog_s is not None:
+            nodes[0].watch(watchdog_s)
         return nodes[0]
 
     def look() -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from glintpy import failpoints
 from glintpy.cli.app import run
 
-folder, watchdog_s = Path(sys.argv[1]), float(sys.argv[2])
+folder = Path(sys.argv[1])
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -58,15 +58,7 @@ def at(place):
 
 for place in sorted(failpoints.NAMES):
     failpoints.arm_with(place, at(place))
-if watchdog_s:
-    from glintpy import nodes
-    start = nodes.start_server
-    def start_watched(*arguments, **named):
-        node = start(*arguments, **named)
-        node.watch(watchdog_s)
-        return node
-    nodes.start_server = start_watched
-sys.exit(run(sys.argv[3:]))
+sys.exit(run(sys.argv[2:]))
 """
 
 
@@ -88,13 +80,11 @@ class DrilledNode:
         arguments: Sequence[str],
         *,
         prefix: Sequence[str] = (),
-        watchdog_s: float = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.address = ""
         self._role, self._arguments, self._prefix = role, list(arguments), list(prefix)
-        self._watchdog_s = watchdog_s
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
 
@@ -114,7 +104,7 @@ class DrilledNode:
         assert self._process is None or not self.is_alive
         self.close()
         self._errors = (self.folder / "stderr").open("a")
-        command = [*self._prefix, sys.executable, "-c", _PROGRAM, str(self.folder), str(self._watchdog_s)]
+        command = [*self._prefix, sys.executable, "-c", _PROGRAM, str(self.folder)]
         self._process = subprocess.Popen(
             [*command, self._role, *self._arguments, "--data-dir", str(self.folder / "data")],
             stdin=subprocess.DEVNULL,
@@ -212,7 +202,6 @@ class DrilledCluster:
         folder: for what they keep.
         num_servers: how many.
         hosts: by the nodes' names; None: all on this one.
-        watchdog_s: of the servers; 0: none.
         server_arguments: more of the servers' command line.
     """
 
@@ -222,7 +211,6 @@ class DrilledCluster:
         num_servers: int,
         *,
         hosts: Mapping[str, Host] | None = None,
-        watchdog_s: float = 0,
         server_arguments: Sequence[str] = (),
     ) -> None:
         self._server_arguments = list(server_arguments)
@@ -231,7 +219,7 @@ class DrilledCluster:
         self.master = DrilledNode(
             "master", folder / "master", [*host.arguments, "--port", "0"], prefix=host.prefix
         )
-        self._folder, self._watchdog_s = folder, watchdog_s
+        self._folder = folder
         self.servers: list[DrilledNode] = []
         self._replaced: list[DrilledNode] = []
         self._num_servers = num_servers
@@ -248,7 +236,6 @@ class DrilledCluster:
                 self._folder / f"server-{index}",
                 [*self._common_arguments(f"server-{index}"), *host.arguments],
                 prefix=host.prefix,
-                watchdog_s=self._watchdog_s,
             )
             self.servers.append(server)
             server.begin()
@@ -275,9 +262,7 @@ class DrilledCluster:
         It takes the place in ``servers``; the first one is killed with the rest.
         """
         old = self.servers[index]
-        heir = DrilledNode(
-            "server", old.folder, old._arguments, prefix=old._prefix, watchdog_s=self._watchdog_s
-        )
+        heir = DrilledNode("server", old.folder, old._arguments, prefix=old._prefix)
         self._replaced.append(old)
         self.servers[index] = heir
         waited = old.said.count(_WAITS)

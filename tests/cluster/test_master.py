@@ -225,7 +225,7 @@ def test_a_master_that_is_killed_at_random_leaves_all_or_nothing(
                 worker.start()
             try:
                 for _ in range(10):
-                    time.sleep(source.uniform(0.0, 0.5))  # the instant is what is drawn
+                    stop.wait(source.uniform(0.0, 0.5))  # the instant is what is drawn
                     cluster.master.kill()
                     cluster.master.start()
                     wait_back(client, 2, 1)

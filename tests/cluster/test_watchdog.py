@@ -19,7 +19,7 @@ LIMIT_S = 2.0
 def test_a_server_whose_actor_hangs_ends_and_goes_on_when_it_is_started_again(
     tmp_path: Path, way: str
 ) -> None:
-    with drilled_cluster(tmp_path, 1, watchdog_s=LIMIT_S) as cluster:
+    with drilled_cluster(tmp_path, 1, server_arguments=["--watchdog", str(LIMIT_S)]) as cluster:
         (server,) = cluster.servers
         with glintpy.Client(cluster.master.address, timeout_s=PATIENCE_S) as client:
             vector = client.vector(1000, dtype="int64")
@@ -38,7 +38,7 @@ def test_a_server_whose_actor_hangs_ends_and_goes_on_when_it_is_started_again(
 
 @pytest.mark.soak
 def test_a_watched_server_that_is_busy_and_stopped_in_good_order_ends_well(tmp_path: Path) -> None:
-    with drilled_cluster(tmp_path, 1, watchdog_s=LIMIT_S) as cluster:
+    with drilled_cluster(tmp_path, 1, server_arguments=["--watchdog", str(LIMIT_S)]) as cluster:
         (server,) = cluster.servers
         with glintpy.Client(cluster.master.address, timeout_s=PATIENCE_S) as client:
             # Random values for 30 million cells are made in slices, and ticks come between them.
