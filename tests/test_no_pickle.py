@@ -15,8 +15,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from glintpy.storage import kernels
 from tests.unpickling import GUARD, environment_with_guard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -241,6 +243,25 @@ def test_under_the_switch_a_process_that_unpickles_fails(tmp_path: Path, text: s
     assert guarded.returncode != 0
     assert guarded.stdout == ""
     assert "Unpickled" in guarded.stderr
+
+
+@pytest.mark.parametrize(("mode", "owner"), [(0o777, None), (0o1777, None), (0o757, None), (0o755, 12345)])
+def test_loops_are_not_read_from_a_folder_that_strangers_may_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int | None
+) -> None:
+    class Compiler:
+        def folder(self, _: object) -> str:
+            return str(tmp_path)
+
+    if owner is not None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a folder to somebody else")
+        os.chown(tmp_path, owner, -1)
+    tmp_path.chmod(mode)
+    monkeypatch.setattr(kernels, "_Compiler", lambda *_, **__: Compiler())
+    mine = kernels.Kernels(np.dtype("f8"), 1, kernels.scatter_add)
+    with pytest.raises(PermissionError, match="numba runs what lies there"):
+        list(mine._compile_with(None, kernels.LOOPS["add"], on_disk=True))
 
 
 @pytest.mark.soak

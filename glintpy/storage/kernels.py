@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import stat
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -140,7 +142,9 @@ class Kernels:
         # one number to two signatures. Whoever comes second finds the first one's work.
         with contextlib.ExitStack() as stack:
             if on_disk:
-                lock = yield from _take_turn(Path(compiler.folder(compilable.keys)))
+                folder = Path(compiler.folder(compilable.keys))
+                _check_trusted(folder)
+                lock = yield from _take_turn(folder)
                 stack.callback(lock.release)
             ways = yield from self._ways(compiler, compilable)
         prove(ways, Ways(gather, self.scatter), dtype=self.dtype, ndim=self.ndim)
@@ -263,6 +267,20 @@ class _Turn:
             # Not by closing alone: a child forked meanwhile has the file open, too.
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
+
+
+def _check_trusted(folder: Path) -> None:
+    """Refuse a folder that strangers may write to: numba unpickles what lies there, and a pickle can be any program.
+
+    Raises:
+        PermissionError: its owner is neither root, nor this process's user, nor whoever owns the package, or
+            everybody may write to it.
+    """
+    if sys.platform == "win32":
+        return
+    status, trusted = folder.stat(), {0, os.geteuid(), Path(__file__).stat().st_uid}
+    if status.st_uid not in trusted or status.st_mode & stat.S_IWOTH:
+        raise PermissionError(f"others may write to {folder}, and numba runs what lies there")
 
 
 def _take_turn(folder: Path) -> Generator[bool, None, _Turn]:
