@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_counts_hold_under_kills_and_resets_also_when_ctrl_c_ends_it(seed: int, tmp_path: Path) -> None:
-    options = ("--for", "10m", "--seed", seed, "--servers", 2, "--clients", 2, "--json", tmp_path / "report")
+    options = ("--for", "10m", "--seed", seed, "--servers", 2, "--clients", 1, "--json", tmp_path / "report")
     with chaos(*options) as process:
         assert process.stdout is not None
         said = ""
@@ -85,7 +85,7 @@ def test_counts_hold_under_kills_and_resets_also_when_ctrl_c_ends_it(seed: int, 
 
 def test_servers_that_forget_repeats_are_found_out(seed: int) -> None:
     code, said, errors = finished(
-        "--for", "3s", "--seed", seed, "--servers", 1, "--clients", 2, "--plant", "no-dedupe"
+        "--for", "2s", "--seed", seed, "--servers", 1, "--clients", 2, "--plant", "no-dedupe"
     )
     assert code == 1, said + errors
     assert number_of("doubled", said) > 0
