@@ -119,6 +119,9 @@ class ServerSettings:
     """A cut (the moment that a save reads) that nobody reads for so long is dropped."""
     slice_cells: int = 1_000_000
     """Cells touched between two looks into the mailbox: about 2 ms of work."""
+    log_bytes_max: int = 64 * MIB
+    """What the log of level ``disk`` may grow by until snapshots are taken and it is cut, or the bytes of its models
+    where these are more: so a snapshot is never written more often than what it saves is worth."""
     memory_limit: int | None = None
     """Bytes for models; None: what the machine and its cgroup leave free."""
     durability: Durability = "process"

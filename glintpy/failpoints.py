@@ -29,6 +29,7 @@ NAMES = frozenset(
         "push.before_ack",
         "recover.before_undo",
         "recover.undone",
+        "recover.replayed",
         "pull.before_copy",
         "pull.before_send",
         "log.before_write",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -18,7 +18,6 @@ from pykka import ActorRegistry
 
 from glintpy import failpoints
 from glintpy.actors.mailbox import Arrival, Idle, Letter, Tick
-from glintpy.actors.outlet import Outlet
 from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of, fitting_text
@@ -60,6 +59,23 @@ class Inbox(Protocol):
         ...
 
 
+class Way(Protocol):
+    """What the base needs of an outlet."""
+
+    def send(self, peer: bytes, frames: Sequence[wire.Buffer]) -> bool:
+        """Send, now or later; False if it is known that it won't arrive."""
+        ...
+
+    def flush(self) -> None:
+        """Try again what was kept for slow peers."""
+        ...
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is kept for slow peers."""
+        ...
+
+
 class RequestActor(pykka.ThreadingActor):
     """An actor that answers requests.
 
@@ -69,7 +85,7 @@ class RequestActor(pykka.ThreadingActor):
     use_daemon_thread = True
     role: ClassVar[str] = "actor"
 
-    def __init__(self, inbox: Inbox, outlet: Outlet, *, clock: Callable[[], float]) -> None:
+    def __init__(self, inbox: Inbox, outlet: Way, *, clock: Callable[[], float]) -> None:
         super().__init__()
         self.inbox = inbox
         self.actor_inbox = inbox
@@ -84,6 +100,8 @@ class RequestActor(pykka.ThreadingActor):
         self.num_malformed = 0
         self.is_killed = False
         """Whether it is to leave its files as a killed process would."""
+        self.is_quiet = True
+        """Whether nothing had arrived when ``on_idle`` was called last."""
         self._noisy_peers: set[bytes] = set()
 
     def launch(self) -> None:
@@ -151,7 +169,8 @@ class RequestActor(pykka.ThreadingActor):
                     self._on_arrival(peer, frames)
                 case Tick():
                     self._guard(self.on_tick)
-                case Idle():
+                case Idle(is_quiet):
+                    self.is_quiet = is_quiet
                     self._guard(self.on_idle)
                 case Stop():
                     self.stop()

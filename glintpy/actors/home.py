@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from glintpy.actors.durable import Durable
 from glintpy.actors.shelf import Shelf
 from glintpy.config import ServerSettings
 from glintpy.errors import ConfigError
@@ -25,6 +26,7 @@ logger = logging.getLogger("glintpy.nodes")
 
 JOURNAL_NAME = "server.journal"
 _MODELS_NAME = "models"
+_LOG_NAME = "log"
 _CLUSTER_NAME = "cluster"
 _ERA_NAME = "era"
 _ADDRESS_NAME = "address"
@@ -85,22 +87,35 @@ class Home:
             if is_private:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+        if is_private:
+            logger.info(
+                "models lie in %s; should this server be killed, start it with that --data-dir", folder
+            )
         return cls(folder, journal, is_private=is_private)
 
     def open_shelf(self, settings: ServerSettings) -> Shelf:
-        """Open the models that lie here, and undo what the last process was killed in.
+        """Open the models that lie here, undo what the last process was killed in, replay what a power cut took.
 
         Raises:
             ConfigError: one of the files can't be used.
         """
         folder = self.folder
-        return Shelf(
+        # A private folder goes with its server, and often lies in memory: that is no place for what shall last.
+        log = None if folder is None or self.is_private else folder / _LOG_NAME
+        shelf = Shelf(
             None if folder is None else folder / _MODELS_NAME,
             journal=self.journal,
             durability=settings.durability,
+            durable=Durable(log, self.journal, log_bytes_max=settings.log_bytes_max),
             memory_limit=settings.memory_limit,
             free_bytes=lambda: free_in(folder),
         )
+        try:
+            shelf.recover(time.monotonic())
+        except BaseException:
+            shelf.close(clean=False)
+            raise
+        return shelf
 
     def remove_if_private(self) -> None:
         """Remove a folder that was made for this process, at the end of a stop in good order."""

@@ -35,7 +35,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing has arrived and the actor said that it has work of its own."""
+    """The actor said that it has work of its own.
+
+    Attributes:
+        is_quiet: nothing else has arrived; else it is only this work's turn.
+    """
+
+    is_quiet: bool = True
 
 
 @dataclass(slots=True)
@@ -102,7 +108,7 @@ class SocketMailbox:
                 return letter
             if self.has_work and self._work_is_due:
                 self._work_is_due = False
-                return Letter(Idle())
+                return Letter(Idle(is_quiet=False))
             arrived = self._listener.receive()
             if arrived is not None:
                 self._work_is_due = True

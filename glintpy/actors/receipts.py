@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from glintpy import config, failpoints
+from glintpy.actors.durable import Durable
 from glintpy.errors import Expelled, GlintError, ProtocolMismatch, RemoteFailure
 from glintpy.protocol.failures import APPLIED, PASSED_OVER, code_of, error_of
 from glintpy.protocol.messages import (
@@ -34,6 +35,7 @@ from glintpy.protocol.messages import (
     Welcome,
 )
 from glintpy.storage.journal import Journal, Session
+from glintpy.storage.log_format import LogFailed
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -54,6 +56,7 @@ class Receipts:
         self._journal = journal
         self._settings = settings
         self._new_session_id = new_session_id
+        self.durable: Durable | None = None  # hears of what is about to be recorded
         self._refusals: dict[tuple[bytes, int], str] = {}  # texts of recent refusals, for repetitions
         self.window_bytes = settings.window_bytes_max
         self.num_requests = 0
@@ -76,7 +79,7 @@ class Receipts:
             )
         if message.session:
             session = self.find(message.session, now)
-            session.advance(message.floor)
+            self._advance(session, message.floor)
         else:
             # A greeting that is repeated, because its answer was lost, gets the same session again.
             failpoints.hit("session.before_open")
@@ -128,8 +131,13 @@ class Receipts:
         self._count(session, message)
         try:
             apply(message)
+        except LogFailed:
+            # The server ends, and whether this push is refused is not its to say.
+            raise
         except Exception as error:
             refusal = error if isinstance(error, GlintError) else RemoteFailure(repr(error))
+            if self.durable is not None:
+                self.durable.refused(message, code_of(refusal))
             session.record(message.sequence, code_of(refusal))
             if len(self._refusals) >= config.RECEIPTS:
                 del self._refusals[next(iter(self._refusals))]
@@ -195,8 +203,13 @@ class Receipts:
 
     def _heard(self, message: Pull | Push | Probe | BeginCut, now: float) -> Session:
         session = self.find(message.session, now)
-        session.advance(message.floor)
+        self._advance(session, message.floor)
         return session
+
+    def _advance(self, session: Session, floor: int) -> None:
+        if self.durable is not None and floor > session.applied + 1:
+            self.durable.advanced(session.session_id, floor)
+        session.advance(floor)
 
     def _count(self, session: Session, message: Pull | Push) -> None:
         # Request ids grow, and parts of one request share theirs: so distinct requests are counted.

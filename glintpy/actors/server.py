@@ -7,6 +7,7 @@ receipts (who may push what, once), shards (what a push does), and the shelf (wh
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -15,6 +16,8 @@ import numpy as np
 
 from glintpy import config, failpoints
 from glintpy.actors.base import Inbox, Later, RequestActor
+from glintpy.actors.durable import Durable
+from glintpy.actors.held import HeldOutlet
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
@@ -39,6 +42,9 @@ from glintpy.protocol.messages import (
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage.journal import Journal
+from glintpy.storage.log_format import LogFailed
+
+logger = logging.getLogger("glintpy.actors")
 
 CUTS_MAX = 64
 """Moments held at once: each may come to cost as much memory as its model."""
@@ -93,12 +99,17 @@ class ServerActor(RequestActor):
         clock: Callable[[], float],
         receipts: Receipts | None = None,
     ) -> None:
-        super().__init__(inbox, outlet, clock=clock)
+        durable = shelf.durable or Durable(None, journal, log_bytes_max=settings.log_bytes_max)
+        held = HeldOutlet(outlet, durable, on_held=self._held_back, on_failed=self._log_failed)
+        super().__init__(inbox, held, clock=clock)
+        self.durable = durable
+        self.held = held
         self.journal = journal
         self.shelf = shelf
         self.settings = settings
         self.control = control
         self.receipts = receipts or Receipts(journal, settings)
+        self.receipts.durable = durable
         self._started = clock()
         self._cuts: dict[int, _Cut] = {}
         # Never a number of an earlier process: a save that goes on after a restart would read another save's cut.
@@ -146,6 +157,10 @@ class ServerActor(RequestActor):
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
             shard.check_pull(selection, config.FRAME_BYTES_MAX)
+        if self.durable.keeps(message.model_id):
+            # Before it is written down: a log is no place for what would be refused.
+            shard.check_push(selection, message.values, assign=message.assign)
+        self.durable.push(message)
         if shard.undo is None:
             shard.push(selection, message.values, assign=message.assign)
             return
@@ -230,7 +245,11 @@ class ServerActor(RequestActor):
         except Exception as error:  # noqa: BLE001 - whatever one request meets is its own answer
             answer = self.failure(request.request_id, error)
         if answer is not None:
-            self.control.send(wire.encode(answer))
+            self._tell_master(answer)
+
+    def _tell_master(self, answer: Message) -> None:
+        frames = wire.encode(answer)
+        self.held.when_synced(lambda: self.control.send(frames))
 
     def _handle_master(self, request: Message) -> Message | None:
         done = Done(request.request_id, wire.document({}))
@@ -275,8 +294,10 @@ class ServerActor(RequestActor):
     # --- its own work -----------------------------------------------------------------------------------------
 
     def on_idle(self, now: float) -> None:
-        """Do one slice of the oldest job."""
+        """Do one slice of the oldest job; end a group of pushes where nothing more is there to be done."""
         del now
+        if self.is_quiet:
+            self.held.release()
         if self._jobs:
             try:
                 answer = next(self._jobs[0])
@@ -284,8 +305,13 @@ class ServerActor(RequestActor):
                 self._jobs.pop(0)
             else:
                 if answer is not None:
-                    self.control.send(wire.encode(answer))
-        self.inbox.has_work = bool(self._jobs)
+                    self._tell_master(answer)
+        elif self.durable.has_work:
+            try:
+                self.durable.work()
+            except LogFailed:
+                self.held.release()
+        self.inbox.has_work = bool(self._jobs) or self.held.is_holding or self.durable.has_work
 
     def on_tick(self, now: float) -> None:
         """Forget what has been silent for too long; share the budget anew."""
@@ -294,16 +320,35 @@ class ServerActor(RequestActor):
         for cut_id, known in list(self._cuts.items()):
             if now - known.last_read > self.settings.cut_idle_s:
                 self._drop_cut(cut_id)
+        if self.durable.has_failed:
+            self.held.release()
 
     def close_state(self) -> None:
         """Close models and receipts in good order."""
+        self.held.release()
+        if self.durable.has_failed:
+            self.abandon_state()
+            return
+        self.durable.close(clean=True)
         self.shelf.close()
         self.journal.close(clean=True)
 
     def abandon_state(self) -> None:
         """Leave models and receipts as a killed process would."""
+        self.durable.close(clean=False)
         self.shelf.close(clean=False)
         self.journal.close(clean=False)
+
+    def _held_back(self) -> None:
+        # The mailbox says when it has nothing more: then the group is synced and its answers go.
+        self.inbox.has_work = True
+
+    def _log_failed(self, error: Exception) -> None:
+        # What the disk has of the last group can't be known. So nobody hears of it, and whoever comes next begins
+        # with what the files say.
+        logger.critical("server: it ends, as if killed: %s", error)
+        self.leave_files_as_killed()
+        self.stop()
 
     def status(self) -> dict[str, Any]:
         """Return what this server holds and has done, as plain data."""
@@ -323,9 +368,9 @@ class ServerActor(RequestActor):
             "gaps": receipts.num_gaps,
             "malformed": self.num_malformed,
             "bytes_in": self.num_bytes_in,
-            "bytes_out": self.outlet.num_bytes,
-            "backlog_bytes": self.outlet.backlog_bytes,
-            "dropped": self.outlet.num_dropped,
+            "bytes_out": self.held.num_bytes,
+            "backlog_bytes": self.held.backlog_bytes,
+            "dropped": self.held.num_dropped,
             "window_bytes": receipts.window_bytes,
             "cuts": len(self._cuts),
         }

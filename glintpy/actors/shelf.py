@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import failpoints
+from glintpy.actors.durable import Durable
 from glintpy.actors.preparing import prepare_soon
 from glintpy.config import Durability
 from glintpy.errors import (
@@ -36,6 +37,10 @@ logger = logging.getLogger("glintpy.actors")
 SUFFIX = ".segment"
 
 
+class _WasInMemory(ModelLost):
+    """A model whose level is ``memory``, of another process."""
+
+
 class Shelf:
     """Shards by model id.
 
@@ -44,6 +49,7 @@ class Shelf:
         journal: of this server, with the undo record of a push that its last process was killed in; None: of no use
             without a folder.
         durability: the level of models that name none.
+        durable: keeps those of level ``disk``, and brings back what a power cut took; None: none can be made here.
         memory_limit: bytes for all models; None: what is free when a model is made.
         free_bytes: tells what is free.
         prepare: called for each model whose loops want to be compiled; returns at once.
@@ -55,6 +61,7 @@ class Shelf:
         *,
         journal: Journal | None = None,
         durability: Durability = "process",
+        durable: Durable | None = None,
         memory_limit: int | None = None,
         free_bytes: Callable[[], int] = available_bytes,
         prepare: Callable[[Kernels], None] = prepare_soon,
@@ -62,6 +69,10 @@ class Shelf:
         self._folder = folder
         self._undo = None if journal is None else journal.undo
         self._durability: Durability = durability
+        self.durable = durable
+        self._on_disk: set[int] = set()  # those of level disk
+        self.has_damaged = False
+        """Whether a segment was found that can't be used, and is not one of level ``memory``."""
         self._memory_limit = memory_limit
         self._free_bytes = free_bytes
         self._prepare = prepare
@@ -191,7 +202,8 @@ class Shelf:
         if model_id in self._shards:
             return
         dtype, shape = spec.numpy_dtype, (num_rows, *spec.row_shape)
-        store, is_kept = self._new_store(model_id, spec, routing=routing, num_rows=num_rows)
+        level = self._level_of(spec)
+        store, is_kept = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level=level)
         failpoints.hit("create.allocated")
         shard = Shard(
             model_id, spec, routing, store.values(dtype, shape), undo=self._undo if is_kept else None
@@ -211,14 +223,29 @@ class Shelf:
             stop = min(num_rows, first + slice_rows)
             initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
             yield
+        if level == "disk":
+            self._write_down(shard, extents)
         store.mark_filled()
         self._filling.discard(model_id)
         failpoints.hit("create.filled")
 
+    def _write_down(self, shard: Shard, extents: NDArray[Any]) -> None:
+        """Have the log know a model, before anybody can."""
+        assert self.durable is not None, "the level is offered"
+        try:
+            self.durable.made(shard, extents)
+        except Exception:
+            self.destroy(shard.model_id)
+            raise
+        self._on_disk.add(shard.model_id)
+
     def _level_of(self, spec: ModelSpec) -> Durability:
         level = spec.durability or ("memory" if self._folder is None else self._durability)
-        if level == "disk":
-            raise ConfigError(f"model {spec.name!r} can't be kept at level 'disk' by this server")
+        if level == "disk" and (self.durable is None or not self.durable.is_offered):
+            raise ConfigError(
+                f"model {spec.name!r} asks for durability 'disk', and this server has no folder of its user's choice "
+                "to keep it in: start it with --data-dir"
+            )
         if level != "memory" and self._folder is None:
             raise ConfigError(
                 f"model {spec.name!r} asks for durability {level!r}, and this server keeps nothing: start it with "
@@ -227,10 +254,10 @@ class Shelf:
         return level
 
     def _new_store(
-        self, model_id: int, spec: ModelSpec, *, routing: int, num_rows: int
+        self, model_id: int, spec: ModelSpec, *, routing: int, num_rows: int, level: Durability
     ) -> tuple[Store, bool]:
         """Return where a model's values will lie, and whether they outlive this process there."""
-        level, num_bytes = self._level_of(spec), num_rows * spec.row_bytes
+        num_bytes = num_rows * spec.row_bytes
         if self._folder is None:
             return MemorySegment(num_bytes), False
         description = {
@@ -256,9 +283,12 @@ class Shelf:
 
     def destroy(self, model_id: int) -> None:
         """End a model, or a reservation; one that isn't here is ended already."""
+        if self.durable is not None:
+            self.durable.destroyed(model_id)
         self._reserved.pop(model_id, None)
         self._lost.discard(model_id)
         self._filling.discard(model_id)
+        self._on_disk.discard(model_id)
         self._shards.pop(model_id, None)
         store = self._stores.pop(model_id, None)
         if store is not None:
@@ -300,6 +330,7 @@ class Shelf:
                 logger.warning("server: the model in %s is lost: %s", path.name, error)
                 if path.stem.isdecimal():
                     self._lost.add(int(path.stem))
+                self.has_damaged |= not isinstance(error, _WasInMemory)
 
     def _open(self, path: Path) -> None:
         segment = Segment.open(path)
@@ -316,7 +347,7 @@ class Shelf:
     def _take(self, segment: Segment) -> None:
         description = segment.description
         if description["durability"] == "memory":
-            raise ModelLost("its level of durability is 'memory'")
+            raise _WasInMemory("its level of durability is 'memory'")
         if not segment.has_survived:
             raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
         spec = ModelSpec.from_content(description["spec"])
@@ -324,6 +355,50 @@ class Shelf:
         values: np.ndarray[Any, Any] = segment.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
         segment.mark_open()
         self._put(Shard(model_id, spec, int(description["routing"]), values, undo=self._undo), segment)
+        if description["durability"] == "disk":
+            self._on_disk.add(model_id)
+
+    def recover(self, now: float) -> None:
+        """Bring back what the log and the snapshots have and the segments don't; before anybody is served.
+
+        Args:
+            now: when each session that is brought back counts as heard.
+
+        Raises:
+            ConfigError: something that was synced is missing, or the disk fails.
+            NotEnoughMemory: the models don't fit any more.
+        """
+        if self.durable is not None:
+            self._lost |= self.durable.open(self, now).lost
+
+    def kept(self) -> dict[int, Shard]:
+        """Return the models of level ``disk`` that are here and whole."""
+        return {model_id: self._shards[model_id] for model_id in self._on_disk - self._filling}
+
+    def restore(self, description: dict[str, Any]) -> Shard:
+        """Make a model of level ``disk`` anew, to be filled from a snapshot or the log; ``restored`` must follow.
+
+        Raises:
+            NotEnoughMemory: there is no room for it.
+        """
+        spec = ModelSpec.from_content(description["spec"])
+        model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
+        self.destroy(model_id)
+        store, _ = self._new_store(
+            model_id, spec, routing=int(description["routing"]), num_rows=num_rows, level="disk"
+        )
+        values = store.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
+        shard = Shard(model_id, spec, int(description["routing"]), values)
+        self._put(shard, store)
+        self._filling.add(model_id)
+        self._on_disk.add(model_id)
+        return shard
+
+    def restored(self, model_id: int) -> None:
+        """Take a model that was made anew into use."""
+        self._stores[model_id].mark_filled()
+        self._shards[model_id].undo = self._undo
+        self._filling.discard(model_id)
 
     def roll_back(self) -> None:
         """Undo the push that is under way, after an exception in its middle."""

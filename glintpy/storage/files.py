@@ -12,6 +12,9 @@ from pathlib import Path
 
 Buffer = bytes | bytearray | memoryview
 
+REMOVED = "removed"
+"""While it lies in a folder, nothing else there counts."""
+
 _BUFFERS_MAX = 512
 """Buffers in one call; the system takes 1024."""
 
@@ -112,3 +115,23 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def empty_folder(files: Files, folder: Path) -> None:
+    """Remove all that lies in a folder, or, if cut off in here, leave it so that ``is_being_emptied`` says so.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    files.close(files.open(folder / REMOVED, new=True))
+    files.sync_folder(folder)
+    for name in files.names(folder):
+        if name != REMOVED:
+            files.unlink(folder / name)
+    files.sync_folder(folder)
+    files.unlink(folder / REMOVED)
+
+
+def is_being_emptied(files: Files, folder: Path) -> bool:
+    """Tell whether ``empty_folder`` was cut off: what is left there is half of something, and to be removed."""
+    return REMOVED in files.names(folder)

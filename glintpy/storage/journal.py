@@ -13,7 +13,7 @@ Whoever is killed in here leaves every row whole: a row counts once ``in_use`` i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ID_BYTES = 16
+
+
+class Observer(Protocol):
+    """Who hears of sessions before they change; an exception of its leaves them as they are."""
+
+    def opened(self, session_id: bytes, client_id: bytes) -> None:
+        """A session is about to begin."""
+
+    def ended(self, session_id: bytes) -> None:
+        """A session is about to be forgotten."""
 
 
 class _JournalFile(MappedFile):
@@ -158,6 +168,7 @@ class Journal:
             the machine stopped, the sessions are gone: receipts that outlived their values would lie.
         undo: the undo record; None for a journal in memory.
         sessions_max: rows of the table.
+        observer: hears of every session that begins or ends; None: nobody.
     """
 
     def __init__(
@@ -175,6 +186,7 @@ class Journal:
         self.was_clean = file is not None and file.was_clean
         self.has_survived = file is not None and file.has_survived
         self.undo = undo
+        self.observer: Observer | None = None
         self.sessions_max = len(memory) // layout.itemsize
         self._file = file
         self._memory = memory
@@ -236,8 +248,12 @@ class Journal:
 
     @classmethod
     def _with_undo(cls, file: MappedFile, server_id: str, layout: np.dtype[np.void]) -> Journal:
+        path = file.path.with_suffix(".undo")
         try:
-            undo = Undo.open(file.path.with_suffix(".undo"))
+            if not file.has_survived:
+                # Of another boot as well: there is nothing to undo, and it need not even be whole.
+                path.unlink(missing_ok=True)
+            undo = Undo.open(path)
         except BaseException:
             file.close(clean=False)
             raise
@@ -278,6 +294,8 @@ class Journal:
         assert session_id not in self._sessions, "a session's id is used once"
         if not self._free:
             self.end(min(self._sessions.values(), key=lambda session: session.last_heard).session_id)
+        if self.observer is not None:
+            self.observer.opened(session_id, client_id)
         row = self._free.pop()
         memory = self._row(row)
         _field(memory, self._layout, "session_id")[:] = session_id
@@ -292,9 +310,12 @@ class Journal:
 
     def end(self, session_id: bytes) -> None:
         """Forget a session and its receipts; one that isn't there is forgotten already."""
-        session = self._sessions.pop(session_id, None)
+        session = self._sessions.get(session_id)
         if session is None:
             return
+        if self.observer is not None:
+            self.observer.ended(session_id)
+        del self._sessions[session_id]
         _field(self._row(session.row), self._layout, "in_use")[0] = 0
         session.release()
         self._free.append(session.row)
@@ -312,6 +333,15 @@ class Journal:
         for session_id in silent:
             self.end(session_id)
         return silent
+
+    def secure(self) -> None:
+        """Bring the file's name and header to the disk, so that it is found after a power cut; its rows are not.
+
+        Raises:
+            ConfigError: the file system fails.
+        """
+        if self._file is not None:
+            self._file.secure()
 
     def settle(self) -> None:
         """The push under way has its receipt: there is nothing to undo any more."""

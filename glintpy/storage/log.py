@@ -47,8 +47,6 @@ logger = logging.getLogger("glintpy.storage")
 
 NOTE = f"{PREFIX}synced"
 UNFINISHED = ".new"
-REMOVED = "removed"
-"""While it lies there, nothing else in the folder counts."""
 
 RESERVE_BYTES = 256 * 1024
 """Room at the end of each file that large records leave to small ones, so that refusals and the ends of sessions can
@@ -64,6 +62,7 @@ class Log:
         synced: all records below this number are on the disk.
         is_same_boot: whether the process before this one had it in the same boot of this machine.
         appended_bytes: of all records since this process has it.
+        served: the last incarnation of the server that had everything back; 0: none, or it isn't known.
         had_failed: whether a sync failed, of this process or one before, since ``forget_failure``.
     """
 
@@ -74,6 +73,7 @@ class Log:
         self.next_number = 1
         self.synced = 1
         self.appended_bytes = 0
+        self.served = 0
         self.had_failed = False
         self._files = files
         self._log_id = log_id
@@ -319,13 +319,17 @@ class Log:
                 self._files.close(descriptor)
         self._descriptor = self._note = -1
 
-    def forget_failure(self) -> None:
-        """Note that what a failed sync may have dropped is on the disk by other means.
+    def serve(self, incarnation: int) -> None:
+        """Note that a server has everything back, and that nothing is left of a sync that failed.
+
+        Args:
+            incarnation: the server's.
 
         Raises:
             LogFailed: it can't be noted.
         """
         self.had_failed = False
+        self.served = incarnation
         try:
             self._write_note()
         except OSError as error:
@@ -452,10 +456,11 @@ class Log:
         note = Note.unpack(self._files.read(self._note, NOTE_BYTES, 0), self._log_id)
         self.is_same_boot = note.boot != 0 and note.boot == self._boot
         self.had_failed = note.had_failed
+        self.served = note.served
         return note.synced
 
     def _write_note(self) -> None:
-        note = Note(self.synced, self.had_failed, self._boot)
+        note = Note(self.synced, self.had_failed, self._boot, self.served)
         self._files.write(self._note, [note.pack(self._log_id)], 0)
 
     def _failed(self, what: str, error: OSError) -> LogFailed:
@@ -465,29 +470,6 @@ class Log:
         except OSError:
             logger.warning("the failure of the log in %s could not be noted either", self.folder)
         return LogFailed(f"the log in {self.folder} could not be {what}: {error.strerror or error}")
-
-
-def remove_log(files: Files, folder: Path) -> None:
-    """Remove a log and all that lies beside it; whoever is cut off in here is taken up by the next ``remove_log``.
-
-    Raises:
-        ConfigError: the folder can't be written to.
-    """
-    try:
-        files.close(files.open(folder / REMOVED, new=True))
-        files.sync_folder(folder)
-        for name in files.names(folder):
-            if name != REMOVED:
-                files.unlink(folder / name)
-        files.sync_folder(folder)
-        files.unlink(folder / REMOVED)
-    except OSError as error:
-        raise ConfigError(f"can't remove the log in {folder}: {error.strerror}") from error
-
-
-def is_removed(files: Files, folder: Path) -> bool:
-    """Tell whether ``remove_log`` was cut off in this folder."""
-    return REMOVED in files.names(folder)
 
 
 def _no_room(folder: Path, needed: int, free: int) -> str:

@@ -40,7 +40,7 @@ _RECORD_MAGIC = b"\x9dLg\xe7"
 _RECORD_MAGIC_NUMBER = int.from_bytes(_RECORD_MAGIC, "little")
 _AFTER_CRC = 8
 _ALIGNMENT = 8
-_NOTE = struct.Struct("<16sQQQI")
+_NOTE = struct.Struct("<16sQQQQI")
 
 END_BYTES = _RECORD.size
 NOTE_BYTES = _NOTE.size
@@ -97,25 +97,27 @@ class Note:
         synced: all records below this number are on the disk.
         had_failed: whether a sync failed.
         boot: of the machine, when it was noted.
+        served: the last incarnation of the server that had everything back and served; 0: none did.
     """
 
-    synced: int
-    had_failed: bool
-    boot: int
+    synced: int = 0
+    had_failed: bool = False
+    boot: int = 0
+    served: int = 0
 
     def pack(self, log_id: bytes) -> bytes:
         """Return its bytes."""
-        head = _NOTE.pack(log_id, self.synced, self.had_failed, self.boot, 0)[:-4]
+        head = _NOTE.pack(log_id, self.synced, self.had_failed, self.boot, self.served, 0)[:-4]
         return head + struct.pack("<I", zlib.crc32(head))
 
     @classmethod
     def unpack(cls, data: bytes | bytearray, log_id: bytes) -> Note:
         """Return the note in these bytes; one that says nothing if they are none of this log's."""
         if len(data) == _NOTE.size:
-            found, synced, failed, boot, checksum = _NOTE.unpack(data)
+            found, synced, failed, boot, served, checksum = _NOTE.unpack(data)
             if found == log_id and checksum == zlib.crc32(data[:-4]):
-                return cls(synced, bool(failed), boot)
-        return cls(0, False, 0)
+                return cls(synced, bool(failed), boot, served)
+        return cls()
 
 
 def pack_header(index: int, first: int, log_id: bytes) -> bytes:

@@ -165,6 +165,22 @@ class MappedFile:
         struct.pack_into("<IQ", memory, _STATE_OFFSET, _OPEN, self.incarnation)
         _flush(memory, self.path, num_bytes=_PAGE_BYTES)
 
+    def secure(self) -> None:
+        """Bring what the file is, and its name, to the disk; what its body holds is not to be relied upon there.
+
+        Raises:
+            ConfigError: the file system fails.
+        """
+        try:
+            os.fsync(self._descriptor)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise ConfigError(f"can't write {self.path} through to its disk: {error.strerror}") from error
+
     def mark_filled(self) -> None:
         """Write down that the body is what it should begin with; a process that is killed before leaves it unfilled."""
         struct.pack_into("<I", self._mapped(), _FILLED_OFFSET, 1)

@@ -102,6 +102,35 @@ def restore_receipts(journal: Journal, block: bytes | bytearray, now: float) -> 
         offset += length
 
 
+def is_done(record: Record, journal: Journal, models: set[int]) -> bool:
+    """Tell whether what the last record of a log says was done, by the files of a process that was killed.
+
+    What needs no more than the journal to be done is done here.
+
+    Args:
+        record: the last one.
+        journal: as it survived.
+        models: those that survived.
+    """
+    match record:
+        case PushRecord() | OutcomeRecord():
+            session = journal.find(record.session)
+            return session is not None and session.applied >= record.sequence
+        case OpenedRecord():
+            return journal.find(record.session) is not None
+        case AdvancedRecord():
+            session = journal.find(record.session)
+            if session is not None:
+                session.advance(record.floor)
+        case EndedRecord():
+            journal.end(record.session)
+        case MadeRecord():
+            return int(record.description["model_id"]) in models
+        case _:
+            pass
+    return True
+
+
 class Recovery:
     """One replay.
 

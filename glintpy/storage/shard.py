@@ -142,6 +142,18 @@ class Shard:
                 raise ShapeError("an array to pull into is C-contiguous and can be written to")
         return self.kernels.gather(self.values, selection, out)
 
+    def check_push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> tuple[int, ...]:
+        """Return the shape of what a push would change; see ``push``.
+
+        Raises:
+            KeyRangeError, ShapeError, DTypeError: it would be refused.
+        """
+        shape = selection.check(self._num_rows, self._num_cols)
+        self._check_fits(deltas, shape)
+        if self._checks_finite and not assign:
+            _check_finite(deltas, self.spec.name)
+        return shape
+
     def push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False) -> None:
         """Apply values to what is selected, all of them or, by an exception, none.
 
@@ -156,10 +168,7 @@ class Shard:
             DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
             MemoryError: no room for a cut's copy of what this push would change, or for its undo record.
         """
-        shape = selection.check(self._num_rows, self._num_cols)
-        self._check_fits(deltas, shape)
-        if self._checks_finite and not assign:
-            _check_finite(deltas, self.spec.name)
+        shape = self.check_push(selection, deltas, assign=assign)
         if self.cuts:
             for cut in self.cuts.values():
                 cut.before_push(selection)

@@ -65,11 +65,13 @@ class LossyFiles(Files):
     Attributes:
         before: called with the name of each call that changes something, before it does; may raise.
         num_free: bytes that are left.
+        is_off: nobody reaches it: what a process that is dead would still do, it doesn't.
     """
 
     def __init__(self, num_free: int = 2**40) -> None:
         self.before: Callable[[str, Path], None] = nothing
         self.num_free = num_free
+        self.is_off = False
         self._kept: dict[Path, _Inode] = {}
         self._live: dict[Path, _Inode] = {}
         self._renames: dict[Path, list[Callable[[dict[Path, _Inode]], None]]] = {}  # by folder
@@ -81,10 +83,11 @@ class LossyFiles(Files):
     def kill(self) -> None:
         """End the process: its descriptors are gone, and nothing else."""
         self._open.clear()
+        self.is_off = False
 
     def cut_power(self, source: random.Random) -> None:
         """End the machine."""
-        self._open.clear()
+        self.kill()
         for changes in self._renames.values():
             last = source.randrange(len(changes) + 1)
             in_order = source.random() < 0.7
@@ -149,17 +152,22 @@ class LossyFiles(Files):
         return self._open[descriptor][0].live[offset : offset + num_bytes]
 
     def write(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> None:
+        if self.is_off:
+            return
         inode, path = self._open[descriptor]
         self.before("write", path)
         inode.write(offset, b"".join(bytes(buffer) for buffer in buffers))
 
     def sync(self, descriptor: int) -> None:
+        if self.is_off:
+            return
         inode, path = self._open[descriptor]
         self.before("sync", path)
         inode.sync()
 
     def close(self, descriptor: int) -> None:
-        del self._open[descriptor]
+        if not self.is_off:
+            del self._open[descriptor]
 
     def rename(self, path: Path, target: Path) -> None:
         self.before("rename", path)
@@ -172,6 +180,8 @@ class LossyFiles(Files):
         self._change(path.parent, change)
 
     def unlink(self, path: Path) -> None:
+        if self.is_off:
+            return
         self.before("unlink", path)
         inode = self._live.get(path)
 
@@ -209,6 +219,7 @@ def power_cut_at(disk: LossyFiles, call: int) -> Iterator[None]:
         del what, path
         left -= 1
         if left < 0:
+            disk.is_off = True
             raise PowerCut
 
     disk.before = count

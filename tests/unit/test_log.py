@@ -9,8 +9,8 @@ import pytest
 
 from glintpy import failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
-from glintpy.storage.files import Files
-from glintpy.storage.log import NOTE, RESERVE_BYTES, Log, is_removed, remove_log
+from glintpy.storage.files import Files, empty_folder, is_being_emptied
+from glintpy.storage.log import NOTE, RESERVE_BYTES, Log
 from glintpy.storage.log_format import HEADER_BYTES, LogDamaged, LogFailed
 from tests.unit.power_loss import LossyFiles, failing, power_cut_at
 
@@ -266,9 +266,11 @@ def test_a_failed_sync_is_never_asked_for_again_and_the_next_process_knows_of_it
     disk.kill()
     log = opened(disk)
     assert log.had_failed, "it is known until somebody has seen to it"
-    log.forget_failure()
+    log.serve(3)
     disk.kill()
-    assert not opened(disk).had_failed
+    log = opened(disk)
+    assert not log.had_failed
+    assert log.served == 3
 
 
 def test_a_write_that_fails_is_said() -> None:
@@ -358,10 +360,10 @@ def test_a_log_that_is_removed_is_removed_whatever_happens_meanwhile() -> None:
         disk.close(disk.open(FOLDER / "snapshot-1-00000000000000000001", new=True))
         disk.sync_folder(FOLDER)
         with power_cut_at(disk, step):
-            remove_log(disk, FOLDER)
+            empty_folder(disk, FOLDER)
         disk.cut_power(random.Random(step))
-        if is_removed(disk, FOLDER):
-            remove_log(disk, FOLDER)
+        if is_being_emptied(disk, FOLDER):
+            empty_folder(disk, FOLDER)
         names = disk.names(FOLDER)
         assert not names or len(names) >= 3, f"half of it is left after step {step}: {names}"
 
