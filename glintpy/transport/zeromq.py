@@ -54,8 +54,9 @@ stopped or busy keeps its connection, which it wouldn't with ZMTP's heartbeats."
 CLOSE_MS = 1000
 """How long closing waits for libzmq to let go of an address; it takes less than one."""
 
-TIDY_UP_S = 0.5
-"""After a connection has ended, what libzmq held of it is free within so long."""
+TIDY_UP_S = (0.5, 2.0, 8.0)
+"""After a connection has ended, memory is given back so much later: to free millions of small frames takes libzmq a
+second, on a busy machine more, and nothing tells when it is done."""
 
 PEERS_SLACK = 64
 """Peers that are gone may be remembered for so long as they are not more than these and those that are there."""
@@ -198,7 +199,7 @@ class ZeroMQListener:
         self._guard = UnreadGuard(limits or UnreadLimits()) if address.startswith("tcp://") else None
         self._filenos: dict[bytes, int] = {}  # by peer
         self._next_look = 0.0
-        self._tidy_up_at = float("inf")
+        self._tidy_up_at: list[float] = []
         self.look_s = float("inf") if self._guard is None else LOOK_S
         self._path: Path | None = None
         try:
@@ -260,8 +261,12 @@ class ZeroMQListener:
             elif event == zmq.EVENT_DISCONNECTED:
                 self._num_disconnects += 1
                 if self._guard is not None and self._guard.closed(fileno):
-                    self._tidy_up_at = time.monotonic() + TIDY_UP_S
+                    self._tidy_up_soon(time.monotonic())
         return self._num_disconnects
+
+    def _tidy_up_soon(self, now: float) -> None:
+        # What is due next stays due: else somebody who comes and goes all the time would put it off for ever.
+        self._tidy_up_at = [*self._tidy_up_at[:1], *(now + wait_s for wait_s in TIDY_UP_S)]
 
     def _look(self, guard: UnreadGuard, now: float, *, drained: bool) -> None:
         self.num_disconnects()  # the events of the same descriptor, given to a newer connection, stand in order
@@ -270,9 +275,9 @@ class ZeroMQListener:
             self._filenos.clear()  # of peers that are gone; the others' are asked for again
         self._next_look = now + min(LOOK_S_MAX, max(LOOK_S, LOOK_SHARE_MIN * (time.monotonic() - now)))
         if has_cut:
-            self._tidy_up_at = now + TIDY_UP_S
-        elif now >= self._tidy_up_at:
-            self._tidy_up_at = float("inf")
+            self._tidy_up_soon(now)
+        elif self._tidy_up_at and now >= self._tidy_up_at[0]:
+            del self._tidy_up_at[0]
             give_back_memory()  # of messages that never arrived: more than a process should keep
 
     def close(self) -> None:
