@@ -28,6 +28,11 @@ MODULES = frozenset(
 ) | frozenset({"jsonpickle", "msgpack_numpy", "code", "codeop", "runpy"})
 """Modules that make objects or run code of what they read."""
 
+SUBMODULES = frozenset(
+    f"multiprocessing.{name}" for name in ("connection", "managers", "queues", "Pipe", "Queue")
+)
+"""What unpickles whatever comes through it."""
+
 BUILTINS = ("eval", "exec", "compile", "__import__")
 
 CALLS = frozenset({*BUILTINS, *(f"builtins.{name}" for name in BUILTINS)}) | frozenset(
@@ -85,9 +90,11 @@ def findings(text: str) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Import():
                 for alias in node.names:
-                    if alias.name.split(".")[0] in MODULES:
+                    if alias.name.split(".")[0] in MODULES or alias.name in SUBMODULES:
                         yield node.lineno, f"import {alias.name.split('.')[0]}"
             case ast.ImportFrom(module=str(module)) if node.level == 0:
+                if {module, *(f"{module}.{alias.name}" for alias in node.names)} & SUBMODULES:
+                    yield node.lineno, f"import of {module}"
                 if module.split(".")[0] in MODULES:
                     yield node.lineno, f"import {module.split('.')[0]}"
                 for alias in node.names:
@@ -163,6 +170,10 @@ def test_nothing_in_the_package_makes_code_of_what_it_reads() -> None:
         "import shelve",
         "import joblib.numpy_pickle",
         "import msgpack_numpy",
+        "import multiprocessing.connection",
+        "from multiprocessing.connection import Listener",
+        "from multiprocessing import Pipe",
+        "from multiprocessing import connection as c",
         "from msgpack_numpy import decode",
         "eval(text)",
         "exec(text)",
@@ -206,6 +217,7 @@ def test_each_forbidden_thing_is_found(text: str) -> None:
         "import yaml\nyaml.safe_load(text)",
         "import json\njson.load(file)",
         "checkpoint.load(url)",
+        "from multiprocessing import util",
         "from .loops import load\nload(name)",
     ],
 )

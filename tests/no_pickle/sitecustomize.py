@@ -4,8 +4,9 @@ Python imports a module of this name by itself when it starts, before the progra
 from ``pickle`` are guarded ones. What was taken before, or goes past them, still meets the audit hook as soon as it
 looks for a class or a function, without which a pickle is mere data.
 
-numba is let through: a server's compiled loops are kept in files that numba pickles. They lie beside the package's
-own bytecode, or where NUMBA_CACHE_DIR says.
+Two are let through. multiprocessing is how users' programs talk to their own workers; the package itself may not use
+its connections, which ``tests/test_no_pickle.py`` looks for. And numba: a server's compiled loops are kept in files
+that numba pickles. They lie beside the package's own bytecode, or where NUMBA_CACHE_DIR says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 LOG = "UNPICKLED_LOG"
 """The environment's name of a file that gets a line for each attempt: one that somebody swallows is seen there."""
 
-ALLOWED = "numba."
+ALLOWED = ("numba.", "multiprocessing.")
 
 _HERE = __name__
 _FRAMES_SHOWN = 12
@@ -33,7 +34,7 @@ class Unpickled(BaseException):
 
 
 def check() -> None:
-    """Fail, unless numba asks."""
+    """Fail, unless somebody asks who may."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") in {_HERE, "pickle", "_pickle"}:
         frame = frame.f_back
