@@ -86,13 +86,14 @@ class Network:
         Args:
             name: the host's.
             off: from this host only; None: from all.
-            after_bytes: let so many bytes more out of it first.
+            after_bytes: let so many bytes more reach it first; what it sends itself always passes then.
         """
-        there = "" if off is None else f"ip daddr {self.hosts[off].ip} "
-        here = "" if off is None else f"ip saddr {self.hosts[off].ip} "
-        quota = "" if after_bytes is None else f"quota over {after_bytes} bytes "
-        incoming = "" if after_bytes is not None else f'iif "net" {here}drop'
-        self._rules(name, incoming, f'oif "net" {there}{quota}drop')
+        source = "" if off is None else f"ip saddr {self.hosts[off].ip} "
+        if after_bytes is None:
+            target = "" if off is None else f"ip daddr {self.hosts[off].ip} "
+            self._rules(name, f'iif "net" {source}drop', f'oif "net" {target}drop')
+        else:
+            self._rules(name, f'iif "net" {source}quota over {after_bytes} bytes drop', "")
 
     def lose(self, name: str, percent: int) -> None:
         """Lose so many of a hundred packets to and from a host, at random."""

@@ -91,14 +91,14 @@ def test_a_cut_in_the_middle_of_large_pushes_frees_the_connection_in_time(
         goes_on(client)
         # The server itself is well: only between it and the client nothing passes. One push of a million numbers is
         # 2 MB for this server, so the second way ends in the middle of a frame.
-        network.cut("client", off="server-1", after_bytes=after_bytes)
+        network.cut("server-1", off="client", after_bytes=after_bytes)
         begun = time.monotonic()
         until(lambda: client.ask("down") == 1, "the client lets go of the connection")
         freed_s = time.monotonic() - begun
         report("a busy connection that leads nowhere is given up after", freed_s)
         assert freed_s < 2 * DEAD_LINK_S
         assert all_alive(client)
-        network.heal("client")
+        network.heal("server-1")
         goes_on(client)
         check(client)
 
