@@ -231,3 +231,14 @@ def add_by_index(values: NDArray[Any], selection: Selection, deltas: NDArray[Any
 def test_a_scatter_that_loses_repeated_rows_is_noticed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shard._KERNELS, "add", add_by_index)
     assert "acknowledged" in caught(Build(), ("clean",), seed)
+
+
+def test_rows_that_nobody_checks_on_the_server_are_noticed(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def believed(self: Selection, num_rows: int, num_cols: int | None) -> tuple[int, ...]:
+        del num_rows
+        return self.shape(num_cols)
+
+    monkeypatch.setattr(Selection, "check", believed)
+    assert "again with run_seed(" in caught(Build(), ("clean",), seed)
