@@ -315,10 +315,6 @@ def end_programs(tmp_path: Path, endings: list[str]) -> None:
         until(lambda: len(client.clients()) == 1, "the others are gone")
 
 
-def test_a_program_that_ends_in_a_usual_way_has_pushed_everything(tmp_path: Path) -> None:
-    end_programs(tmp_path, ["close twice", "sys.exit on SIGTERM"])
-
-
 @pytest.mark.soak
 def test_a_program_may_end_in_any_way(tmp_path: Path) -> None:
     end_programs(tmp_path, list(ENDINGS))

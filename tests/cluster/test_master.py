@@ -86,6 +86,7 @@ def assert_master_and_servers_agree(client: glintpy.Client) -> None:
 # --- going on ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_without_a_master_traffic_goes_on_and_the_rest_says_so_in_time(tmp_path: Path) -> None:
     with (
         drilled_cluster(tmp_path) as cluster,
