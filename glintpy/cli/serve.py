@@ -95,6 +95,7 @@ def _server(
     session_idle_s: options.SessionIdle = _LIMITS.session_idle_s,
     session_expiry_s: options.SessionExpiry = _LIMITS.session_expiry_s,
     cut_idle_s: options.CutIdle = _LIMITS.cut_idle_s,
+    log_bytes_max: options.LogMax = _LIMITS.log_bytes_max,
     slice_cells: options.SliceCells = _LIMITS.slice_cells,
     beat_s: options.Beat = _WATCH.beat_s,
     join_timeout_s: options.JoinTimeout = _WATCH.join_timeout_s,
@@ -128,7 +129,6 @@ def _server(
         from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
 
         preparing.own_process()
-        sessions_max = sessions_within(raise_descriptor_limit(), settings.sessions_max)
         return start_server(
             master,
             address=where,
@@ -136,7 +136,7 @@ def _server(
             name=name,
             data_dir=data_dir,
             insecure=insecure,
-            settings=replace(settings, sessions_max=sessions_max),
+            settings=_within_descriptors(settings),
             membership=membership,
             on_refused=_Refusals(signals),
             keep_trying=lambda: not signals.is_asked,
@@ -272,6 +272,11 @@ def _advertised(advertise: str | None) -> str | None:
 def _of(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """Return those values that are fields of a kind of settings."""
     return {field.name: given[field.name] for field in fields(kind) if field.name in given}
+
+
+def _within_descriptors(settings: config.ServerSettings) -> config.ServerSettings:
+    """Take as many descriptors as this process may have, and bound its sessions by them."""
+    return replace(settings, sessions_max=sessions_within(raise_descriptor_limit(), settings.sessions_max))
 
 
 def _check_windows(settings: config.ServerSettings) -> None:
