@@ -105,6 +105,7 @@ class Durable:
         self._shards = self._snapshots.shards
         self._num_pushes = 0  # in the group
         self._must_sync = False
+        self._has_room = True  # for small records; said once when it ends
         self._since_round = 0  # bytes appended since the last round of snapshots began
         self._since_work = 0  # bytes appended since the last slice
         self._round: Steps | None = None
@@ -126,6 +127,7 @@ class Durable:
         """
         folder, files = self._folder, self._files
         if folder is None:
+            self._journal.mark_whole()
             return Recovered()
         try:
             if is_being_emptied(files, folder):
@@ -143,6 +145,7 @@ class Durable:
                 self.sync()
                 self._log.serve(self._journal.incarnation)
                 self._since_round = self._log.num_bytes
+            self._journal.mark_whole()
         except (LogFailed, OSError) as error:
             self.close(clean=False)
             raise ConfigError(f"can't keep models at level 'disk' in {folder}: {error}") from error
@@ -153,9 +156,11 @@ class Durable:
 
     def _take_up(self, log: Log, folder: Path, keeper: DiskKeeper, now: float) -> Recovered:
         remove_unfinished(self._files, folder)
-        # A process that opened the journal and died before it had everything back left a journal of this boot, and
-        # segments, that are not whole.
-        has_journal = self._journal.has_survived and log.served == self._journal.incarnation - 1
+        # A process that died after a power cut, before it had everything back, left a journal of this boot, and
+        # segments, that are not whole. After a kill the journal is right, and where a model keeps no log only the
+        # journal is, however many starts have failed since; but such a start may have dropped a model half restored.
+        has_journal = self._journal.was_whole
+        has_models = log.served == self._journal.incarnation - 1
         kept = keeper.kept()
         if not has_journal:
             for model_id in kept:
@@ -165,7 +170,7 @@ class Durable:
             self._reconcile(log, keeper, kept)
         snapshots = snapshots_in(self._files, folder)
         known = {int(file.key) for file in snapshots if file.key != RECEIPTS}
-        if has_journal and log.is_same_boot and known <= set(kept) and not keeper.has_damaged:
+        if has_journal and has_models and log.is_same_boot and known <= set(kept) and not keeper.has_damaged:
             found = Recovered(dict.fromkeys(kept, log.files[0].first), log.files[0].first)
             for file in reversed(snapshots):
                 if file.key == RECEIPTS:
@@ -316,8 +321,11 @@ class Durable:
             return
         try:
             self._append(record, lazily=lazily)
+            self._has_room = True
         except NotEnoughMemory as error:
-            logger.warning("server: the log has no room left at all: %s", error)
+            if self._has_room:
+                logger.warning("server: the log has no room left at all: %s", error)
+            self._has_room = False
 
     def _append(self, record: Record, *, lazily: bool = False, small: bool = True) -> int:
         """Write a record; a lazy one lets answers go, since nobody could notice that it is lost."""

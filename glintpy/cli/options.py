@@ -267,6 +267,9 @@ SessionExpiry = Annotated[
 CutIdle = Annotated[
     float, _silence("--cut-idle", "cut_idle_s", "Silence after which a save that nobody reads is dropped.")
 ]
+LogMax = Annotated[
+    int, _limit("--log-max", "log_bytes_max", "Growth of the log of level 'disk' until it is cut, at least.")
+]
 SliceCells = Annotated[int, _count("--slice-cells", "Values touched between two looks at the network.")]
 
 Beat = Annotated[
