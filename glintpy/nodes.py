@@ -230,7 +230,8 @@ def _build_server(
     try:
         listener = _listen_again(home, address, UnreadLimits.of(settings))
     except GlintError:
-        journal.close(clean=True)
+        # As it was found: after a kill it says no more than the kernel has, which a power cut may yet take.
+        journal.close(clean=journal.was_clean)
         home.remove_if_private()
         raise
     try:
@@ -238,7 +239,7 @@ def _build_server(
         home.last_address = listener.address
     except GlintError:
         listener.close()
-        journal.close(clean=True)
+        journal.close(clean=False)
         home.remove_if_private()
         raise
     mailbox = SocketMailbox(listener, tick_s=tick_s)

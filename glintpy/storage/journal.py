@@ -166,6 +166,8 @@ class Journal:
         was_clean: whether the process before this one closed it in order.
         has_survived: whether it is what the process before this one left, receipts and values alike. If not, because
             the machine stopped, the sessions are gone: receipts that outlived their values would lie.
+        was_whole: whether it has survived, and a process had served with it since it was last begun anew: what a power
+            cut took from it was back by then. Never of one that was just made.
         undo: the undo record; None for a journal in memory.
         sessions_max: rows of the table.
         observer: hears of every session that begins or ends; None: nobody.
@@ -185,6 +187,7 @@ class Journal:
         self.incarnation = 1 if file is None else file.incarnation
         self.was_clean = file is not None and file.was_clean
         self.has_survived = file is not None and file.has_survived
+        self.was_whole = file is not None and file.has_survived and file.is_filled
         self.undo = undo
         self.observer: Observer | None = None
         self.sessions_max = len(memory) // layout.itemsize
@@ -194,10 +197,7 @@ class Journal:
         self._free: list[int] = []
         self._sessions: dict[bytes, Session] = {}
         for row in reversed(range(self.sessions_max)):
-            in_use = _field(self._row(row), layout, "in_use")
-            if file is not None and not self.has_survived:
-                in_use[0] = 0
-            if in_use[0]:
+            if _field(self._row(row), layout, "in_use")[0]:
                 session = Session(row, self._row(row), layout)
                 self._sessions[session.session_id] = session
             else:
@@ -224,7 +224,6 @@ class Journal:
             return cls(None, memoryview(bytearray(num_bytes)), server_id=server_id, layout=layout)
         description = {"server_id": server_id, "sessions_max": sessions_max, "receipts": config.RECEIPTS}
         file = _JournalFile.create(path, description, num_bytes)
-        file.mark_filled()
         return cls._with_undo(file, server_id, layout)
 
     @classmethod
@@ -240,6 +239,12 @@ class Journal:
         file = _JournalFile.open(path)
         try:
             server_id, layout = _read_description(file)
+            if not file.has_survived:
+                # Before the file says that it is of this boot: who dies right behind that must not leave what it found
+                # to the next one, who would take it for what survived. The undo record need not even be whole.
+                file.mark_filled(is_filled=False)
+                file.body[:] = bytes(len(file.body))
+                path.with_suffix(".undo").unlink(missing_ok=True)
             file.mark_open()
         except BaseException:
             file.close(clean=False)
@@ -250,9 +255,6 @@ class Journal:
     def _with_undo(cls, file: MappedFile, server_id: str, layout: np.dtype[np.void]) -> Journal:
         path = file.path.with_suffix(".undo")
         try:
-            if not file.has_survived:
-                # Of another boot as well: there is nothing to undo, and it need not even be whole.
-                path.unlink(missing_ok=True)
             undo = Undo.open(path)
         except BaseException:
             file.close(clean=False)
@@ -342,6 +344,11 @@ class Journal:
         """
         if self._file is not None:
             self._file.secure()
+
+    def mark_whole(self) -> None:
+        """Note that it holds all that it should: from here on it is served with."""
+        if self._file is not None:
+            self._file.mark_filled()
 
     def settle(self) -> None:
         """The push under way has its receipt: there is nothing to undo any more."""

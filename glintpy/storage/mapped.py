@@ -181,10 +181,10 @@ class MappedFile:
         except OSError as error:
             raise ConfigError(f"can't write {self.path} through to its disk: {error.strerror}") from error
 
-    def mark_filled(self) -> None:
-        """Write down that the body is what it should begin with; a process that is killed before leaves it unfilled."""
-        struct.pack_into("<I", self._mapped(), _FILLED_OFFSET, 1)
-        self.is_filled = True
+    def mark_filled(self, *, is_filled: bool = True) -> None:
+        """Write down whether the body is what it should begin with; a process killed before leaves it unfilled."""
+        struct.pack_into("<I", self._mapped(), _FILLED_OFFSET, is_filled)
+        self.is_filled = is_filled
 
     def close(self, *, clean: bool) -> None:
         """Unlock the file and let go of it; again does nothing.

@@ -1,0 +1,103 @@
+"""A server that dies once more while it starts, after a kill: what its files had survived the first time still counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glintpy import failpoints
+from glintpy.errors import NotEnoughMemory
+from glintpy.storage import mapped
+from glintpy.storage.journal import Journal
+from glintpy.storage.undo import Undo
+from tests.unit.disk_clients import NUM_COLS, Issued
+from tests.unit.disk_world import World
+from tests.unit.power_loss import PowerCut
+
+
+def die() -> None:
+    raise PowerCut
+
+
+@pytest.fixture
+def world(tmp_path: Path, seed: int) -> World:
+    """A server with a model that is in a log, 1, one that is not, 2, and one client that is welcome."""
+    world = World(tmp_path / "server", seed, num_clients=1)
+    world.create(1)
+    world.create(2, durability="process")
+    world.greet(world.clients[0])
+    world.settle()
+    return world
+
+
+def issue(world: World, model_id: int, row: int) -> Issued:
+    client = world.clients[0]
+    rows, values = np.array([row], np.int64), np.ones((1, NUM_COLS), np.int64)
+    issued = Issued(model_id, row, world._push_message(client, model_id, rows, values), is_bad=False)
+    client.pushes[client.next_sequence] = issued
+    client.next_sequence += 1
+    return issued
+
+
+def start_and_die(world: World) -> None:
+    """Start, and die as soon as the journal was opened, as by a kill or for want of a port."""
+    Journal.open(world.folder / "server.journal").close(clean=False)
+
+
+def count_of(world: World, push: Issued) -> int:
+    count: int = world.actor.shelf.shard(push.model_id).values[push.own_row, 0] - push.model_id
+    return count
+
+
+@pytest.mark.parametrize("model_id", [1, 2])
+@pytest.mark.parametrize("place", ["push.before_undo", "push.half_applied", "push.applied", "push.recorded"])
+def test_a_push_that_was_cut_off_is_in_once_after_a_start_that_failed(
+    world: World, model_id: int, place: str
+) -> None:
+    cut_off = issue(world, model_id, 3)
+    with failpoints.armed(place, die), pytest.raises(PowerCut):
+        world._deliver(world.clients[0], cut_off.message)
+    world.end(power=False)
+    start_and_die(world)
+    world.start()
+    world.greet(world.clients[0])
+    world.finish(world.clients[0])
+    assert count_of(world, cut_off) == 1
+    world.stop()
+
+
+def test_a_start_that_fails_before_a_model_is_back_does_not_forget_it(world: World) -> None:
+    push = issue(world, 1, 3)
+    world._deliver(world.clients[0], push.message)
+    world.settle()
+    world.end(power=False)
+    # As a process leaves it that was killed while it restored the model, which has no snapshot yet.
+    (world.folder / "models" / "1.segment").unlink()
+    start_and_die(world)
+    world.start()
+    assert count_of(world, push) == 1
+    world.stop()
+
+
+def test_after_a_power_cut_a_start_that_fails_leaves_no_receipt_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.journal"
+    journal = Journal.create(path, "server", 4)
+    journal.open_session(bytes(16), bytes(16), 0.0).record(1, 0)
+    journal.close(clean=False)
+    monkeypatch.setattr(mapped, "boot_number", lambda: 1)
+
+    def fail(path: Path) -> Undo:
+        raise NotEnoughMemory(f"no room for {path}")
+
+    with monkeypatch.context() as patched, pytest.raises(NotEnoughMemory):
+        patched.setattr(Undo, "open", fail)
+        Journal.open(path)
+    found = Journal.open(path)
+    assert found.has_survived
+    assert not found.was_whole
+    assert found.num_sessions == 0
+    found.close(clean=False)
