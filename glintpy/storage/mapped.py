@@ -100,7 +100,9 @@ class MappedFile:
         self._descriptor = descriptor
 
     @classmethod
-    def create(cls, path: Path, description: dict[str, Any], num_bytes: int) -> Self:
+    def create(
+        cls, path: Path, description: dict[str, Any], num_bytes: int, *, replaces: bool = False
+    ) -> Self:
         """Make a file with a body of zeros, open and locked.
 
         It is made under another name and renamed when its header stands, so that a process killed in here
@@ -110,6 +112,7 @@ class MappedFile:
             path: must not exist.
             description: anything that JSON can hold.
             num_bytes: of the body.
+            replaces: it may exist, and be the caller's own: then it is replaced when all is well, and else left alone.
 
         Raises:
             NotEnoughMemory: no room on the file system; nothing is left behind.
@@ -120,7 +123,8 @@ class MappedFile:
         unfinished = path.with_name(path.name + _UNFINISHED)
         descriptor = _open_locked(unfinished, os.O_RDWR | os.O_CREAT)
         try:
-            _check_free(path)
+            if not replaces:
+                _check_free(path)
             memory = _allocate(descriptor, offset + num_bytes, unfinished)
             memory[_DESCRIPTION_OFFSET : _DESCRIPTION_OFFSET + len(text)] = text
             fixed = (cls.MAGIC, VERSION, _OPEN, 1, offset, num_bytes, len(text), zlib.crc32(text))

@@ -199,10 +199,11 @@ class Undo:
         """Replace the file by a larger one; no push is under way yet, so there is nothing to carry over."""
         if num_bytes > config.FRAME_BYTES_MAX * (config.ARRAYS_MAX + 1):
             raise NotEnoughMemory(f"a push that changes {num_bytes} bytes at once; push in smaller parts")
-        # Killed between the two, a server finds no record, and makes an empty one.
-        self._file.delete()
+        # The larger one first: where there is no room for it, the next push still has the one that there is.
+        old, larger = self._file, _UndoFile.create(self._path, {}, _size_for(num_bytes), replaces=True)
         self._flag.release()
-        self._bind(_UndoFile.create(self._path, {}, _size_for(num_bytes)))
+        self._bind(larger)
+        old.close(clean=False)
 
 
 def _aligned(offset: int) -> int:

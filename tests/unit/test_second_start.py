@@ -1,4 +1,4 @@
-"""A server that dies once more while it starts, after a kill: what its files had survived the first time still counts."""
+"""A server that dies once more while it starts, after a kill: what its files had survived still counts."""
 
 from __future__ import annotations
 
@@ -93,9 +93,10 @@ def test_after_a_power_cut_a_start_that_fails_leaves_no_receipt_of_before(
     def fail(path: Path) -> Undo:
         raise NotEnoughMemory(f"no room for {path}")
 
-    with monkeypatch.context() as patched, pytest.raises(NotEnoughMemory):
+    with monkeypatch.context() as patched:
         patched.setattr(Undo, "open", fail)
-        Journal.open(path)
+        with pytest.raises(NotEnoughMemory):
+            Journal.open(path)
     found = Journal.open(path)
     assert found.has_survived
     assert not found.was_whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -86,6 +87,29 @@ def test_a_larger_push_than_usual_gets_a_larger_record(undo: Undo, tmp_path: Pat
     assert pending is not None
     assert pending.values(FLOATS, (num_rows, 2)).sum() == 8 * num_rows
     assert pending.selection.rows[-1] == num_rows - 1
+    del pending
+    found.close(clean=False)
+
+
+def test_without_room_for_a_larger_record_the_one_that_there_is_goes_on(
+    undo: Undo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise NotEnoughMemory("no room")
+
+    large = config.PART_BYTES
+    with monkeypatch.context() as patched:
+        patched.setattr(mapped, "_allocate", full)
+        with pytest.raises(NotEnoughMemory, match="no room"):
+            undo.room(1, Selection(slices_of((0, large, 1))), (large,), FLOATS)
+    assert undo.pending() is None
+    undo.begin(SESSION, 2)
+    undo.room(1, Selection(rows_of(0)), (1,), FLOATS)[:] = 7
+    undo.arm()
+    found = again(undo, tmp_path)
+    pending = found.pending()
+    assert pending is not None
+    assert pending.values(FLOATS, (1,)).tolist() == [7]
     del pending
     found.close(clean=False)
 
