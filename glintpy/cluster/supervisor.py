@@ -70,6 +70,9 @@ class Supervisor:
             self._restart(name)
         except GlintError as error:
             logger.error("%s could not be started again: %s", name, error)  # noqa: TRY400 - its own words are the cause
+        except Exception:
+            # A system that has no process or descriptor left now may have one at the next look.
+            logger.exception("%s could not be started again", name)
         else:
             self.num_restarts += 1
             logger.info("%s is back after %.2f s", name, time.monotonic() - now)
