@@ -107,8 +107,9 @@ class ServerSettings:
     """The largest window of one session; more gains nothing measurable on one link."""
     window_bytes_min: int = 64 * KIB
     """The smallest window, however many sessions share the budget."""
-    answers_bytes_max: int = 64 * MIB
-    """Answers kept for a client that doesn't read; what exceeds it is dropped and asked for again."""
+    answers_bytes_max: int = 32 * MIB
+    """Answers kept for a client that doesn't read, beside as much in its connection; what exceeds it is dropped and
+    asked for again."""
     sessions_max: int = 1024
     """Sessions remembered; beyond, the longest silent one is expelled."""
     session_idle_s: float = 60.0

@@ -27,6 +27,9 @@ logger = logging.getLogger("glintpy.actors")
 
 FAILURE_TEXT_MAX = 2900
 
+COMPLAIN_S = 10.0
+"""Between two log lines about malformed messages."""
+
 
 class Later:
     """Returned by ``handle`` instead of an answer: it will come through ``answer``."""
@@ -102,7 +105,7 @@ class RequestActor(pykka.ThreadingActor):
         """Whether it is to leave its files as a killed process would."""
         self.is_quiet = True
         """Whether nothing had arrived when ``on_idle`` was called last."""
-        self._noisy_peers: set[bytes] = set()
+        self._complains_again = 0.0
 
     def launch(self) -> None:
         """Start the actor's thread.
@@ -179,6 +182,10 @@ class RequestActor(pykka.ThreadingActor):
         except Exception:
             # Nothing gets here that belongs to one request; the actor goes on, and says what happened.
             logger.exception("%s: an unexpected error", self.role)
+        except BaseException:
+            # The thread ends here, in the middle of something: that is no stop in good order.
+            self.leave_files_as_killed()
+            raise
         if self.outlet.is_waiting:
             self.outlet.flush()
         self.inbox.tick_soon = self.outlet.is_waiting
@@ -227,11 +234,13 @@ class RequestActor(pykka.ThreadingActor):
 
     def _malformed(self, peer: bytes, frames: list[Any], error: RemoteProtocolError) -> None:
         self.num_malformed += 1
-        if peer not in self._noisy_peers:
-            if len(self._noisy_peers) >= 1000:
-                self._noisy_peers.clear()
-            self._noisy_peers.add(peer)
-            logger.warning("%s: dropped a malformed message: %s", self.role, error)
+        now = self.clock()
+        if now >= self._complains_again:
+            # Not one line for each: strangers come with a new connection each time, and would fill a disk.
+            self._complains_again = now + COMPLAIN_S
+            logger.warning(
+                "%s: dropped a malformed message, number %d by now: %s", self.role, self.num_malformed, error
+            )
         request_id = wire.request_id_of(frames)
         if request_id is not None:
             self.answer(peer, self.failure(request_id, error))

@@ -26,11 +26,12 @@ def breakable() -> Iterator[glintpy.LocalCluster]:
         yield cluster
 
 
-def test_a_server_that_is_killed_under_a_bundle_is_told_to_those_alone_that_touch_it(
-    breakable: glintpy.LocalCluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("level", ["process", "memory"])
+def test_a_server_that_is_killed_under_a_bundle_concerns_those_alone_that_touch_it(
+    breakable: glintpy.LocalCluster, monkeypatch: pytest.MonkeyPatch, level: Any
 ) -> None:
     with still_client(monkeypatch, lambda: breakable.client(timeout_s=PATIENCE_S)) as client:
-        vector = client.vector(NUM_KEYS, dtype="int64")
+        vector = client.vector(NUM_KEYS, dtype="int64", durability=level)
         first, last = holders_of(vector, breakable)
         addresses = [breakable.servers[index].address for index in (first, last)]
         vector.push(None, 1).result()
@@ -44,19 +45,25 @@ def test_a_server_that_is_killed_under_a_bundle_is_told_to_those_alone_that_touc
             assert vector.push_pull([0], 0).result().tolist() == [2]
             breakable.kill_server(last)
         breakable.restart_server(last)
-        unknown = {"applied": 0, "refused": 0, "unknown": 1}
-        for push, parts in (
-            (under_way, {addresses[1]: unknown}),
-            (bad, {addresses[1]: unknown}),
-            (both, {addresses[0]: {"applied": 1, "refused": 0, "unknown": 0}, addresses[1]: unknown}),
-        ):
-            error = push.exception()
-            assert isinstance(error, glintpy.PushOutcomeUnknown), error
-            assert error.parts == parts
         assert [good.result(), more.result()] == [None, None]
         assert [pulls[0].result().tolist(), pulls[2].result().tolist()] == [[2], [2]]
-        with pytest.raises(glintpy.ModelLost):
-            pulls[1].result()
+        if level == "process":
+            assert [push.result() for push in (under_way, bad, both)] == [None] * 3
+            assert pulls[1].result().tolist() == [2]
+            last_keys = [NUM_KEYS - 1, NUM_KEYS - 2, NUM_KEYS - 3, NUM_KEYS - 4]
+            assert vector.pull(last_keys).result().tolist() == [2, 2, 2, 1]
+        else:
+            refused = {"applied": 0, "refused": 1, "unknown": 0}
+            for push, parts in (
+                (under_way, {addresses[1]: refused}),
+                (bad, {addresses[1]: refused}),
+                (both, {addresses[0]: {"applied": 1, "refused": 0, "unknown": 0}, addresses[1]: refused}),
+            ):
+                error = push.exception()
+                assert isinstance(error, glintpy.ModelLost), error
+                assert error.parts == parts
+            with pytest.raises(glintpy.ModelLost):
+                pulls[1].result()
         client.flush()
         assert vector.pull([0, 1, 2, 3]).result().tolist() == [2, 2, 2, 1]
 

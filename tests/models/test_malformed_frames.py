@@ -177,7 +177,7 @@ def test_the_message_that_the_wrong_ones_are_made_from_is_good(target: Target) -
     target.check()
 
 
-def test_malformed_messages_are_logged_once_a_peer(
+def test_malformed_messages_do_not_fill_the_log(
     served: Served, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     peers = [RawPeer(served.server.address) for _ in range(3)]
@@ -187,7 +187,7 @@ def test_malformed_messages_are_logged_once_a_peer(
                 peer.send(b"\xc1")
             peer.status()  # answered after them
     lines = [record for record in caplog.records if "malformed" in record.getMessage()]
-    assert len(lines) == len(peers)
+    assert len(lines) <= 1  # others of this module may have been complained of within the last seconds
     for peer in peers:
         peer.close()
     target.check()
