@@ -114,7 +114,7 @@ class ServerActor(RequestActor):
         self._cuts: dict[int, _Cut] = {}
         # Never a number of an earlier process: a save that goes on after a restart would read another save's cut.
         self._cut_ids = itertools.count((journal.incarnation << 32) + 1)
-        self._jobs: list[Iterator[Message | None]] = []
+        self._jobs: list[tuple[CreateShard, Iterator[Message | None]]] = []
         self.num_bytes_in = 0
 
     # --- clients --------------------------------------------------------------------------------------------
@@ -236,6 +236,7 @@ class ServerActor(RequestActor):
                     self._answer_master(request)
             case Admitted(model_ids):
                 self.shelf.keep_only(model_ids)
+                self._cancel_jobs(lambda model_id: model_id not in model_ids)
             case _:
                 raise TypeError(f"nobody tells a server {message!r}")
 
@@ -267,7 +268,7 @@ class ServerActor(RequestActor):
                     extents=request.extents,
                     slice_cells=self.settings.slice_cells,
                 )
-                self._jobs.append(self._creation(steps, request))
+                self._jobs.append((request, self._creation(steps, request)))
                 self.inbox.has_work = True
                 return None
             case DestroyShard():
@@ -290,6 +291,13 @@ class ServerActor(RequestActor):
         for cut_id in [cut_id for cut_id, known in self._cuts.items() if known.model_id == model_id]:
             self._drop_cut(cut_id)
         self.shelf.destroy(model_id)
+        self._cancel_jobs(lambda ended: ended == model_id)
+
+    def _cancel_jobs(self, has_ended: Callable[[int], bool]) -> None:
+        """Have what waits its turn to make a model only answer, lest the model be made after its end."""
+        for index, (request, _) in enumerate(self._jobs):
+            if has_ended(request.model_id):
+                self._jobs[index] = request, iter([Done(request.request_id, wire.document({}))])
 
     # --- its own work -----------------------------------------------------------------------------------------
 
@@ -300,7 +308,7 @@ class ServerActor(RequestActor):
             self.held.release()
         if self._jobs:
             try:
-                answer = next(self._jobs[0])
+                answer = next(self._jobs[0][1])
             except StopIteration:
                 self._jobs.pop(0)
             else:

@@ -218,11 +218,11 @@ class Shelf:
                 num_rows = 0  # whoever makes the model fills it, row by row, before it is published
         slice_rows = max(1, slice_cells // max(1, spec.num_cols or 1))
         for first in range(0, num_rows, slice_rows):
-            if self._shards.get(model_id) is not shard:
-                return  # destroyed meanwhile
             stop = min(num_rows, first + slice_rows)
             initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
             yield
+            if self._shards.get(model_id) is not shard:
+                return  # destroyed meanwhile
         if level == "disk":
             self._write_down(shard, extents)
         store.mark_filled()

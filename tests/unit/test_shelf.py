@@ -130,10 +130,12 @@ def test_a_destroyed_model_is_not_found_and_its_file_is_gone(tmp_path: Path) -> 
     assert shelf.find(1) is None
 
 
-def test_a_model_destroyed_while_it_is_filled_stays_away(folder: Path | None) -> None:
+@pytest.mark.parametrize("num_slices", [1, 5])
+def test_a_model_destroyed_while_it_is_filled_stays_away(folder: Path | None, num_slices: int) -> None:
     shelf = Shelf(folder)
     steps = shelf.create(1, a_spec(), routing=1, num_rows=10, extents=NO_EXTENTS, slice_cells=8)
-    next(steps)
+    for _ in range(num_slices):
+        next(steps)
     shelf.destroy(1)
     assert list(steps) == []
     assert shelf.highest_model == 0
