@@ -170,6 +170,7 @@ class Recovery:
 
         Raises:
             LogDamaged: something that was synced is missing.
+            ConfigError: a file can't be read. What can't be read now isn't lost: whoever is to see to that finds it.
             NotEnoughMemory: the models don't fit any more.
         """
         self._load_snapshots()

@@ -197,6 +197,7 @@ class SnapshotReader:
 
         Raises:
             SnapshotDamaged: not as it was written, or of another version.
+            ConfigError: it can't be read now, which says nothing about what it holds.
         """
         self._files = files
         self._path = folder / file.name
@@ -204,7 +205,7 @@ class SnapshotReader:
             self._descriptor = files.open(self._path)
             self._size = files.size(self._descriptor)
         except OSError as error:
-            raise SnapshotDamaged(f"{self._path} can't be read: {error.strerror}") from error
+            raise ConfigError(f"{self._path} can't be read: {error.strerror}") from error
         try:
             self.document = self._read_document()
         except BaseException:
@@ -216,6 +217,7 @@ class SnapshotReader:
 
         Raises:
             SnapshotDamaged: one is missing or not as it was written. What came before is as it was.
+            ConfigError: it can't be read now.
         """
         number = 0
         while True:
@@ -260,7 +262,7 @@ class SnapshotReader:
         try:
             data = self._files.read(self._descriptor, num_bytes, self._offset)
         except OSError as error:
-            raise SnapshotDamaged(f"{self._path} can't be read: {error.strerror}") from error
+            raise ConfigError(f"{self._path} can't be read: {error.strerror}") from error
         if len(data) < num_bytes:
             raise SnapshotDamaged(f"{self._path} ends at byte {self._offset + len(data)}, in a block")
         self._offset += num_bytes

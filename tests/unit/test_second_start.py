@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from glintpy import failpoints
-from glintpy.errors import NotEnoughMemory
+from glintpy.errors import ConfigError, NotEnoughMemory
 from glintpy.storage import mapped
 from glintpy.storage.journal import Journal
 from glintpy.storage.undo import Undo
 from tests.unit.disk_clients import NUM_COLS, Issued
 from tests.unit.disk_world import World
-from tests.unit.power_loss import PowerCut
+from tests.unit.power_loss import LossyFiles, PowerCut
 
 
 def die() -> None:
@@ -76,6 +77,45 @@ def test_a_start_that_fails_before_a_model_is_back_does_not_forget_it(world: Wor
     # As a process leaves it that was killed while it restored the model, which has no snapshot yet.
     (world.folder / "models" / "1.segment").unlink()
     start_and_die(world)
+    world.start()
+    assert count_of(world, push) == 1
+    world.stop()
+
+
+class Unreadable(LossyFiles):
+    """A disk on which one kind of file can't be read or opened for a while."""
+
+    fails: str = ""
+
+    def open(self, path: Path, *, new: bool = False) -> int:
+        if self.fails == "open" and path.name.startswith("snapshot-1-"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().open(path, new=new)
+
+    def read(self, descriptor: int, num_bytes: int, offset: int) -> bytearray:
+        if self.fails == "read" and self._open[descriptor][1].name.startswith("snapshot-1-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(descriptor, num_bytes, offset)
+
+
+@pytest.mark.parametrize("fails", ["open", "read"])
+def test_a_snapshot_that_can_not_be_read_once_is_not_removed(tmp_path: Path, seed: int, fails: str) -> None:
+    disk = Unreadable()
+    world = World(tmp_path / "server", seed, disk=disk, num_clients=1)
+    world.create(1)
+    world.greet(world.clients[0])
+    world.settle()
+    push = issue(world, 1, 3)
+    world._deliver(world.clients[0], push.message)
+    world.settle()
+    durable = world.actor.durable
+    assert durable._log is not None
+    assert list(durable._snapshots.all(durable._log, durable.sync))
+    world.end(power=True)
+    disk.fails = fails
+    with pytest.raises(ConfigError, match="can't be read"):
+        world.start()
+    disk.fails = ""
     world.start()
     assert count_of(world, push) == 1
     world.stop()
