@@ -367,7 +367,13 @@ class Durable:
             log = self._log = Log.create(files, folder, file_bytes=self._file_bytes, boot=self._boot)
             self._append(StartedRecord(self._snapshots.identity()))
             log.serve(self._journal.incarnation)
-        except (OSError, LogFailed) as error:
+        except (OSError, LogFailed, NotEnoughMemory) as error:
+            # The next model begins another one: this one hears of no session.
+            if self._log is not None:
+                self._log.close()
+            self._log, self._must_sync = None, self.has_failed
+            if isinstance(error, NotEnoughMemory):
+                raise
             raise ConfigError(f"can't keep a log in {folder}: {error}") from error
         self._journal.observer = self
         self._since_round = self._since_work = 0

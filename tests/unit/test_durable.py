@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import log, rounds
 from tests.unit.disk_clients import NUM_COLS, NUM_ROWS, Issued
 from tests.unit.disk_world import LOG, World
-from tests.unit.power_loss import LossyFiles, failing
+from tests.unit.power_loss import LossyFiles, failing, nothing
 
 NOT_ENOUGH_MEMORY = 21
 
@@ -245,3 +246,27 @@ def test_a_snapshot_never_holds_a_push_whose_receipt_the_log_may_lose(world: Wor
     world.start()
     world.check()
     assert issued.outcome == APPLIED
+
+
+def test_a_log_that_could_not_be_begun_is_begun_anew_by_the_next_model(tmp_path: Path, seed: int) -> None:
+    world = World(tmp_path / "server", seed, num_clients=1)
+
+    def fail(what: str, path: Path) -> None:
+        if what == "write" and path.name == log.NOTE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.disk.before = fail
+    world.create(1)
+    world.disk.before = nothing
+    assert not world.models
+    world.create(1)
+    assert world.models
+    world.greet(world.clients[0])
+    world.settle()
+    issued = push(world)
+    world.settle()
+    world.end(power=True)
+    world.start()
+    world.check()
+    assert issued.outcome == APPLIED
+    world.stop()
