@@ -72,7 +72,7 @@ class Durable:
     """The log and the snapshots of one server.
 
     Attributes:
-        failure: what the disk refused: the server must end, and answer nobody any more; None: nothing.
+        failure: what the disk refused, or what else ends the server, which must answer nobody any more; None: nothing.
     """
 
     def __init__(
@@ -276,8 +276,10 @@ class Durable:
 
         Raises:
             NotEnoughMemory: the disk is full; nothing may be changed.
-            LogFailed: the disk refuses.
+            LogFailed: the disk refuses, or something else has ended this server already.
         """
+        if self.failure is not None:
+            raise self.failure
         if self._log is None:
             return
         if message.model_id not in self._shards:

@@ -168,8 +168,18 @@ class ServerActor(RequestActor):
         try:
             shard.push(selection, message.values, assign=message.assign)
         except Exception:
-            self.shelf.roll_back()
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        """Undo the push under way; if that fails too, end as if killed: the next process does it."""
+        try:
+            self.shelf.roll_back()
+        except Exception as error:
+            # Half of a push may be in the values. Nobody is answered any more, nor is the push's outcome recorded.
+            self.durable.failure = LogFailed(f"a push that failed could not be undone: {error!r}")
+            self.held.when_synced(lambda: None)
+            raise self.durable.failure from error
 
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from glintpy import failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
 from glintpy.storage import mapped
 from glintpy.storage.journal import Journal
+from glintpy.storage.shard import Shard
 from glintpy.storage.undo import Undo
 from tests.unit.disk_clients import NUM_COLS, Issued
 from tests.unit.disk_world import World
@@ -142,3 +145,37 @@ def test_after_a_power_cut_a_start_that_fails_leaves_no_receipt_of_before(
     assert not found.was_whole
     assert found.num_sessions == 0
     found.close(clean=False)
+
+
+@pytest.mark.parametrize("model_id", [1, 2])
+def test_a_push_that_can_not_be_undone_is_undone_by_the_next_process(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, model_id: int
+) -> None:
+    world = World(tmp_path / "server", seed, num_clients=1)
+    world.create(model_id, durability="disk" if model_id == 1 else "process")
+    world.greet(world.clients[0])
+    world.settle()
+
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    push, later = issue(world, model_id, 3), issue(world, model_id, 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(Shard, "put_back", fail)
+        with failpoints.armed("push.half_applied", fail):
+            world._deliver(world.clients[0], push.message)
+        world._deliver(world.clients[0], later.message)
+        world._deliver(world.clients[0], replace(later.message, sequence=1))
+        world.settle()
+    assert push.outcome is later.outcome is None
+    assert world.actor.is_killed
+    assert not world.actor.inbox.empty(), "it told itself to stop"
+    world.end(power=False)
+    world.start()
+    assert count_of(world, push) == 0
+    world.greet(world.clients[0])
+    world.settle()
+    world.finish(world.clients[0])
+    assert (push.outcome, later.outcome) == (0, 0)
+    assert (count_of(world, push), count_of(world, later)) == (1, 1)
+    world.stop()
