@@ -10,14 +10,15 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from glintpy import failpoints
+from glintpy import config, failpoints
+from glintpy.actors import durable
 from glintpy.errors import ConfigError, NotEnoughMemory
-from glintpy.storage import mapped
+from glintpy.storage import log, mapped, rounds
 from glintpy.storage.journal import Journal
 from glintpy.storage.shard import Shard
 from glintpy.storage.undo import Undo
 from tests.unit.disk_clients import NUM_COLS, Issued
-from tests.unit.disk_world import World
+from tests.unit.disk_world import World, run
 from tests.unit.power_loss import LossyFiles, PowerCut
 
 
@@ -111,9 +112,9 @@ def test_a_snapshot_that_can_not_be_read_once_is_not_removed(tmp_path: Path, see
     push = issue(world, 1, 3)
     world._deliver(world.clients[0], push.message)
     world.settle()
-    durable = world.actor.durable
-    assert durable._log is not None
-    assert list(durable._snapshots.all(durable._log, durable.sync))
+    kept = world.actor.durable
+    assert kept._log is not None
+    assert list(kept._snapshots.all(kept._log, kept.sync))
     world.end(power=True)
     disk.fails = fails
     with pytest.raises(ConfigError, match="can't be read"):
@@ -176,6 +177,40 @@ def test_a_push_that_can_not_be_undone_is_undone_by_the_next_process(
     world.greet(world.clients[0])
     world.settle()
     world.finish(world.clients[0])
-    assert (push.outcome, later.outcome) == (0, 0)
+    assert [told.outcome for told in (push, later)] == [0, 0]
     assert (count_of(world, push), count_of(world, later)) == (1, 1)
     world.stop()
+
+
+class KillsOnly(World):
+    """The machine never stops, so models that keep no log come back, too; and starts fail for other reasons."""
+
+    def end(self, *, power: bool) -> None:
+        del power
+        super().end(power=False)
+
+    def cut_power(self) -> None:
+        self.num_crashes += 1
+
+    def create(self, model_id: int, *, durability: config.Durability = "disk") -> None:
+        super().create(model_id, durability=durability)
+        self.models = dict.fromkeys(self.models, True)
+
+    def come_back(self) -> None:
+        for _ in range(self.source.choice([0, 0, 1, 2])):
+            start_and_die(self)
+        super().come_back()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_whatever_was_told_of_any_model_holds_after_kills_and_starts_that_fail(
+    tmp_path: Path, seed: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rounds, durable):
+        monkeypatch.setattr(module, "SLICE_BYTES", 8192)
+    for module in (log, durable):
+        monkeypatch.setattr(module, "RESERVE_BYTES", 8192)
+    world = KillsOnly(tmp_path / "server", seed + number)
+    run(world, num_crashes=4, kills=1.0)
+    world.stop()
+    assert world.num_crashes
