@@ -224,6 +224,12 @@ class Journal:
             return cls(None, memoryview(bytearray(num_bytes)), server_id=server_id, layout=layout)
         description = {"server_id": server_id, "sessions_max": sessions_max, "receipts": config.RECEIPTS}
         file = _JournalFile.create(path, description, num_bytes)
+        try:
+            # Else a power cut soon after might leave a file of zeros, which nobody could start from.
+            file.secure()
+        except BaseException:
+            file.delete()
+            raise
         return cls._with_undo(file, server_id, layout)
 
     @classmethod
