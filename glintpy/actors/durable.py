@@ -41,7 +41,7 @@ from glintpy.storage.mapped import boot_number
 from glintpy.storage.recovery import Keeper, Recovered, Recovery, is_done
 from glintpy.storage.rounds import SLICE_BYTES, Snapshots, Steps, description_of
 from glintpy.storage.shard import Shard
-from glintpy.storage.snapshot import RECEIPTS, SnapshotFile, remove_unfinished, snapshots_in
+from glintpy.storage.snapshot import RECEIPTS, remove_unfinished, snapshots_in
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -109,7 +109,7 @@ class Durable:
         self._since_round = 0  # bytes appended since the last round of snapshots began
         self._since_work = 0  # bytes appended since the last slice
         self._round: Steps | None = None
-        self._to_remove: list[SnapshotFile] = []
+        self._to_remove: list[int] = []  # models whose end is not synced yet
 
     # --- coming back --------------------------------------------------------------------------------------------
 
@@ -266,10 +266,7 @@ class Durable:
             return
         self._snapshots.positions.pop(model_id, None)
         self._append_if_room(DestroyedRecord(model_id))
-        assert self._folder is not None, "it has models"
-        self._to_remove += [
-            file for file in snapshots_in(self._files, self._folder) if file.key == str(model_id)
-        ]
+        self._to_remove.append(model_id)
 
     def push(self, message: Push) -> None:
         """A push is about to be applied, to a model of any level.
@@ -417,8 +414,7 @@ class Durable:
         self._must_sync = False
         self._num_pushes = 0
         while self._to_remove:
-            file = self._to_remove.pop()
-            self._snapshots.remove(file.key, below=file.position + 1)
+            self._snapshots.remove(str(self._to_remove.pop()), below=self._log.next_number + 1)
 
     def close(self, *, clean: bool) -> None:
         """Let go of the files.

@@ -15,6 +15,7 @@ from glintpy.actors.home import Home
 from glintpy.actors.mailbox import Idle
 from glintpy.errors import ConfigError
 from glintpy.protocol.failures import APPLIED
+from glintpy.protocol.messages import Done
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import log, rounds
 from tests.unit.disk_clients import NUM_COLS, NUM_ROWS, Issued
@@ -269,4 +270,27 @@ def test_a_log_that_could_not_be_begun_is_begun_anew_by_the_next_model(tmp_path:
     world.start()
     world.check()
     assert issued.outcome == APPLIED
+    world.stop()
+
+
+def test_a_model_ends_also_where_nobody_can_look_for_its_snapshots(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = world.actor.durable
+    assert kept._log is not None
+    assert list(kept._snapshots.all(kept._log, kept.sync))
+    assert any(name.startswith("snapshot-1-") for name in world.disk.names(LOG))
+
+    def fail(folder: Path) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.disk, "names", fail)
+        world.destroy(1)
+    assert world.actor.shelf.find(1) is None
+    assert isinstance(world.told[-1], Done)
+    world.end(power=True)
+    world.start()
+    assert world.actor.shelf.find(1) is None
+    assert not any(name.startswith("snapshot-1-") for name in world.disk.names(LOG))
     world.stop()
