@@ -48,7 +48,13 @@ class Node:
         self._heart = heart
         self.address = address
         self.stopped = threading.Event()
-        actor.at_stop.append(self.stopped.set)
+        actor.at_stop.append(self._actor_stopped)
+
+    def _actor_stopped(self) -> None:
+        if self._heart is not None and self._actor.is_killed:
+            # An actor that ended as if killed, because a disk failed, has not left in good order; nor does it live.
+            self._heart.stop(say_goodbye=False)
+        self.stopped.set()
 
     def stop(self) -> None:
         """Leave the cluster and close everything in good order; again does nothing."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glintpy.actors.durable import Durable
-from glintpy.actors.shelf import Shelf
+from glintpy.actors.shelf import SUFFIX, Shelf
 from glintpy.config import ServerSettings
 from glintpy.errors import ConfigError
 from glintpy.storage.journal import Journal
@@ -30,6 +30,7 @@ _LOG_NAME = "log"
 _CLUSTER_NAME = "cluster"
 _ERA_NAME = "era"
 _ADDRESS_NAME = "address"
+_PASSING_NAME = "goes-with-its-cluster"
 _LOOK_S = 0.02
 _PREFIX = "glintpy-server-"
 
@@ -100,8 +101,10 @@ class Home:
             ConfigError: one of the files can't be used.
         """
         folder = self.folder
-        # A private folder goes with its server, and often lies in memory: that is no place for what shall last.
-        log = None if folder is None or self.is_private else folder / _LOG_NAME
+        for name in (_CLUSTER_NAME, _ERA_NAME):
+            self._read(name)  # what can't be read stops the start here, where all is let go of
+        # A private folder goes with its server or its cluster, and often lies in memory: no place for what shall last.
+        log = None if folder is None or self.is_private or is_passing(folder.parent) else folder / _LOG_NAME
         shelf = Shelf(
             None if folder is None else folder / _MODELS_NAME,
             journal=self.journal,
@@ -154,8 +157,11 @@ class Home:
             return ""
         try:
             return (self.folder / name).read_text().strip()[:256]
-        except (OSError, UnicodeDecodeError):
+        except FileNotFoundError:
             return ""
+        except (OSError, UnicodeDecodeError) as error:
+            # Not as if there were nothing: a server that names no cluster is told by any to forget its models.
+            raise ConfigError(f"can't read {self.folder / name}: {error}") from error
 
     def _write(self, name: str, text: str) -> None:
         if self.folder is None or self._read(name) == text:
@@ -173,10 +179,29 @@ class Home:
             raise ConfigError(f"can't write into {self.folder}: {error.strerror}") from error
 
 
+def mark_passing(folder: Path) -> None:
+    """Write down that a folder, and the servers' folders in it, go with the cluster that made it."""
+    (folder / _PASSING_NAME).touch()
+
+
+def is_passing(folder: Path) -> bool:
+    """Tell whether a folder goes with its cluster."""
+    return (folder / _PASSING_NAME).exists()
+
+
 def shared_memory() -> str | None:
     """Return a folder whose files lie in memory, or None where the machine has none that may be written to."""
     folder = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
     return str(folder) if folder.is_dir() and os.access(folder, os.W_OK) else None
+
+
+def _check_forgets_nothing(folder: Path) -> None:
+    """Refuse a folder that has lost its journal: under another name its server would be told to forget the models."""
+    if any(folder.glob(f"{_MODELS_NAME}/*{SUFFIX}")) or any(folder.glob(f"{_LOG_NAME}/snapshot-*")):
+        raise ConfigError(
+            f"{folder} holds models, and its {JOURNAL_NAME} is missing, which says whose they are: put it back, or "
+            "move the folder away to start without them"
+        )
 
 
 def _open_journal(
@@ -187,6 +212,7 @@ def _open_journal(
     while True:
         try:
             if not path.exists():
+                _check_forgets_nothing(path.parent)
                 return Journal.create(path, server_id, settings.sessions_max)
             journal = Journal.open(path)
         except FileInUse:

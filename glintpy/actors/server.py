@@ -364,7 +364,7 @@ class ServerActor(RequestActor):
     def _log_failed(self, error: Exception) -> None:
         # What the disk has of the last group can't be known. So nobody hears of it, and whoever comes next begins
         # with what the files say.
-        logger.critical("server: it ends, as if killed: %s", error)
+        logger.critical("server: it ends, as if killed: %s", str(error))
         self.leave_files_as_killed()
         self.stop()
 

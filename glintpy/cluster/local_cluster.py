@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from glintpy import config
+from glintpy.actors.home import mark_passing, shared_memory
 from glintpy.client import Client
 from glintpy.cluster.members import LocalMember, Member, ProcessMember
 from glintpy.cluster.supervisor import Supervisor
@@ -109,6 +110,7 @@ class LocalCluster:
         self._owner_pid = os.getpid()
         self._private = Path(tempfile.mkdtemp(prefix="glintpy-", dir=_private_parent(data_dir)))
         self._data_dir = self._private if data_dir is None else Path(data_dir)
+        mark_passing(self._private)
         self._servers: list[Member] = []
         self._master: Member | None = None
         self._is_stopped = False
@@ -363,6 +365,4 @@ def local(
 
 def _private_parent(data_dir: str | Path | None) -> str | None:
     """Return where the private folder lies: in memory where the machine offers that, for values lie there."""
-    from glintpy.actors.home import shared_memory  # noqa: PLC0415 - loads numpy, as starting a cluster does anyway
-
     return shared_memory() if data_dir is None else None

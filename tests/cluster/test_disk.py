@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import glintpy
+from glintpy.storage.files import Files
 from tests.cluster.helpers import until
 
 PLACES = [
@@ -105,3 +107,30 @@ def test_a_server_that_dies_again_and_again_at_one_place_loses_nothing(tmp_path:
 
         until(push, f"a server that dies at {place}")
         assert set(vector.pull(np.arange(2000)).result().tolist()) == {num_pushes}
+
+
+def test_a_cluster_whose_folder_goes_with_it_takes_no_model_that_should_outlast_it() -> None:
+    with glintpy.LocalCluster(1, scheme="local") as cluster, cluster.client() as client:
+        with pytest.raises(glintpy.ConfigError, match="start it with --data-dir"):
+            client.vector(10, durability="disk")
+        client.vector(10, durability="process").push(None, 1).result()
+
+
+def test_a_server_whose_disk_fails_is_lost_and_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Files, descriptor: int) -> None:
+        del self, descriptor
+        raise OSError(errno.EIO, "as asked")
+
+    with glintpy.LocalCluster(1, data_dir=tmp_path, scheme="local") as cluster, cluster.client() as client:
+        vector = client.vector(10, dtype="int64", durability="disk")
+        vector.push(None, 1).result()
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "sync", fail)
+            push = vector.push(None, 1)
+            until(lambda: not cluster.servers[0].is_alive, "the server has ended")
+        until(lambda: client.servers()[0]["state"] == "lost", "the master has noticed")
+        cluster.restart_server(0)
+        push.result()  # it was not answered, and went on
+        assert set(vector.pull().result().tolist()) == {2}
