@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 import glintpy
+from glintpy import config
 
 SIZES = {"96 B": 12, "10 KB": 1280, "1 MB": 131_072}
 """Pushed float64 values by their bytes in words."""
 
 IN_FLIGHT = 64
 REPEATS = 7
-LEVELS = ("memory", "process", "disk")
+LEVELS: tuple[config.Durability, ...] = ("memory", "process", "disk")
 
 
 def pushes_per_s(
@@ -50,7 +50,7 @@ def levels(folder: Path, num_cells: int, seconds: float) -> None:
         for words, size in SIZES.items():
             keys = [source.integers(0, num_cells, size) for _ in range(32)]
             values = np.ones(size)
-            found: dict[str, list[float]] = {level: [] for level in LEVELS}
+            found: dict[config.Durability, list[float]] = {level: [] for level in LEVELS}
             for repeat in range(REPEATS + 1):
                 for level in LEVELS:
                     rate = pushes_per_s(vectors[level], keys, values, seconds)
@@ -104,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

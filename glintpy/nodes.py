@@ -295,7 +295,11 @@ def _wait_joined(
 
 
 def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:
-    home.cluster_id, home.era = str(content["cluster_id"]), str(content["era"])
+    try:
+        home.cluster_id, home.era = str(content["cluster_id"]), str(content["era"])
+    except ConfigError as error:
+        # A disk that is full for now: the next master's start says it again.
+        logger.error("can't note which cluster this server belongs to: %s", error)  # noqa: TRY400 - a disk's fault, not ours
     actor.tell(Admitted(frozenset(int(model_id) for model_id in content["models"])))
 
 

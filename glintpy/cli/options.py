@@ -173,6 +173,17 @@ DataDir = Annotated[
         + default_text("a private folder, which goes with an orderly stop"),
     ),
 ]
+MasterDataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        show_default=False,
+        rich_help_panel=_KEPT,
+        help="Keep members and models in this directory, for the next start."
+        + default_text("in memory only"),
+    ),
+]
 ServerName = Annotated[
     str | None,
     typer.Option(

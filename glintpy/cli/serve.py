@@ -42,7 +42,7 @@ def _master(
     port: options.Port = config.MASTER_PORT,
     address: options.Address = None,
     insecure: options.Insecure = False,
-    data_dir: options.DataDir = None,
+    data_dir: options.MasterDataDir = None,
     silent_s: options.Silent = _WATCH.silent_s,
     hung_s: options.Hung = _WATCH.hung_s,
     client_gone_s: options.ClientGone = _WATCH.client_gone_s,

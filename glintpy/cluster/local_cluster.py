@@ -19,13 +19,16 @@ from glintpy.actors.home import mark_passing, shared_memory
 from glintpy.client import Client
 from glintpy.cluster.members import LocalMember, Member, ProcessMember
 from glintpy.cluster.supervisor import Supervisor
-from glintpy.errors import ConfigError
+from glintpy.errors import ClusterError, ConfigError
 from glintpy.ties import close_ties
 
 Scheme = Literal["tcp", "ipc", "local"]
 
 MASTER = "the master"
 """The master's key for the supervisor; a server's is its name."""
+
+BUSY_S = 0.5
+"""How long the supervisor waits for another thread that starts and stops members."""
 
 PATIENCE_S = 25.0
 """How long a server of a cluster tries to reach its master: the master may be starting again, too."""
@@ -163,7 +166,11 @@ class LocalCluster:
         """Start one more server; models made from now on use it too."""
         with self._changing:
             self._servers.append(self._new_server(len(self._servers)))
-            self._wait_ready(self._servers[-1:])
+            try:
+                self._wait_ready(self._servers[-1:])
+            except ClusterError:
+                del self._servers[-1]  # nobody is to start it again
+                raise
         return self.servers[-1]
 
     def kill_server(self, index: int) -> None:
@@ -271,13 +278,18 @@ class LocalCluster:
                 yield self._name_of(index)
 
     def _restart(self, key: str) -> None:
-        with self._changing:
+        if not self._changing.acquire(timeout=BUSY_S):
+            # There will be another look, unless whoever is at it stops the cluster, and waits for this thread.
+            raise ClusterError("another thread starts or stops a member")
+        try:
             if key not in set(self._find_dead()):
                 return  # somebody else was faster
             if key == MASTER:
                 self.restart_master()
             else:
                 self.restart_server([self._name_of(index) for index in range(len(self._servers))].index(key))
+        finally:
+            self._changing.release()
 
     @staticmethod
     def _name_of(index: int) -> str:

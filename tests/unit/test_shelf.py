@@ -284,9 +284,9 @@ def test_a_model_of_level_memory_is_lost_with_its_process_and_says_so(tmp_path: 
     shelf.close()
 
 
-def test_levels_that_a_server_does_not_offer_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_levels_that_a_server_does_not_offer_are_refused_before_anything_is_made() -> None:
     shelf = Shelf(None)
-    with pytest.raises(ConfigError, match="asks for durability 'process'.*--data-dir"):
+    with pytest.raises(ConfigError, match=r"asks for durability 'process'.*--data-dir"):
         shelf.reserve(1, a_spec(durability="process"), num_rows=10)
     shelf.reserve(1, a_spec(durability="memory"), num_rows=10)
 
