@@ -283,8 +283,10 @@ def _wait_joined(
     master: str,
     keep_trying: Callable[[], bool],
 ) -> None:
+    logger.debug("joining the master at %s", master)
     if not home.cluster_id:
         heart.wait_joined(membership.join_timeout_s, keep_trying=keep_trying)
+        home.say_where()
         return
     try:
         heart.wait_joined(min(RETURN_S, membership.join_timeout_s), keep_trying=keep_trying)

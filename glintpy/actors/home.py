@@ -88,10 +88,6 @@ class Home:
             if is_private:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        if is_private:
-            logger.info(
-                "models lie in %s; should this server be killed, start it with that --data-dir", folder
-            )
         return cls(folder, journal, is_private=is_private)
 
     def open_shelf(self, settings: ServerSettings) -> Shelf:
@@ -119,6 +115,13 @@ class Home:
             shelf.close(clean=False)
             raise
         return shelf
+
+    def say_where(self) -> None:
+        """Tell where the models lie, if nobody has chosen that: it is wanted after a kill."""
+        if self.is_private:
+            logger.info(
+                "models lie in %s; should this server be killed, start it with that --data-dir", self.folder
+            )
 
     def remove_if_private(self) -> None:
         """Remove a folder that was made for this process, at the end of a stop in good order."""

@@ -92,6 +92,7 @@ def watch(actor: RequestActor, limit_s: float) -> Watchdog:
         ConfigError: see ``Watchdog``.
     """
     dog = Watchdog(limit_s)
+    dog.alive()  # also an actor that never comes to its first tick stands still
     tick, stop = actor.on_tick, actor.on_stop
 
     def watched_tick(now: float) -> None:

@@ -248,7 +248,8 @@ def test_what_can_t_be_started_says_why_in_one_line(tmp_path: Path) -> None:
             assert "in use by another master" in refusal_of(
                 "master", "--port", 0, "--data-dir", tmp_path / "master"
             )
-            refusal = refusal_of("server", "--master", address, "--data-dir", tmp_path / "a")
+            in_use = ("--data-dir", tmp_path / "a", "--lock-wait", "100ms", "--log-level", "warning")
+            refusal = refusal_of("server", "--master", address, *in_use)
             assert "in use by another process" in refusal
     refusal = refusal_of("server", "--master", address, "--join-timeout", "300ms")
     assert refusal.startswith(f"glintpy server: no master answered at {address} within 0.3 s")

@@ -83,7 +83,7 @@ def start_and_stop_often(num_times: int) -> None:
 
 
 def test_clusters_start_and_stop_again_and_again() -> None:
-    start_and_stop_often(9)
+    start_and_stop_often(4)
 
 
 @pytest.mark.soak
