@@ -16,11 +16,11 @@ LOOK_S = 0.05
 
 WAIT_FIRST_S = 0.2
 WAIT_FACTOR = 2.0
-WAIT_MAX_S = 10.0
-"""What dies soon after it was started is started again later each time."""
+WAIT_MAX_S = 5.0
+"""What can't be started, or dies of its start, is started again later each time."""
 
-SETTLED_S = 20.0
-"""Who has lived for so long has not died of its start."""
+SETTLED_S = 1.0
+"""Who has lived for so long after it was ready has not died of its start."""
 
 
 class Supervisor:
@@ -38,7 +38,7 @@ class Supervisor:
         self._find_dead = find_dead
         self._restart = restart
         self._stopping = threading.Event()
-        self._started_at: dict[str, float] = {}
+        self._tried_at: dict[str, float] = {}
         self._wait_s: dict[str, float] = {}
         self.num_restarts = 0
         self._thread = threading.Thread(target=self._run, name="glintpy-supervisor", daemon=True)
@@ -59,11 +59,11 @@ class Supervisor:
 
     def _start_again(self, name: str) -> None:
         now = time.monotonic()
-        if now - self._started_at.get(name, 0.0) > SETTLED_S:
-            self._wait_s.pop(name, None)
-        elif now - self._started_at[name] < self._wait_s.get(name, 0.0):
+        since_s = now - self._tried_at.get(name, 0.0)
+        if since_s < self._wait_s.get(name, 0.0):
             return  # not yet; there will be another look
-        self._started_at[name] = now
+        if since_s > self._wait_s.get(name, 0.0) + SETTLED_S:
+            self._wait_s.pop(name, None)
         self._wait_s[name] = min(self._wait_s.get(name, WAIT_FIRST_S / WAIT_FACTOR) * WAIT_FACTOR, WAIT_MAX_S)
         logger.warning("%s has died; it is started again", name)
         try:
@@ -76,3 +76,4 @@ class Supervisor:
         else:
             self.num_restarts += 1
             logger.info("%s is back after %.2f s", name, time.monotonic() - now)
+        self._tried_at[name] = time.monotonic()
