@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,25 @@ import glintpy
 from glintpy import config
 
 SIZES = {"96 B": 12, "10 KB": 1280, "1 MB": 131_072}
-"""Pushed float64 values by their bytes in words."""
+"""Pushed float64 values by their bytes in words: single ones at random places, and rows of 128."""
+
+NUM_COLS = 128
 
 IN_FLIGHT = 64
 REPEATS = 7
-LEVELS: tuple[config.Durability, ...] = ("memory", "process", "disk")
+
+
+Models = Mapping[config.Durability, glintpy.BigVector] | Mapping[config.Durability, glintpy.BigMatrix]
 
 
 def pushes_per_s(
-    vector: glintpy.BigVector, keys: list[np.ndarray], values: np.ndarray, seconds: float
+    model: glintpy.BigVector | glintpy.BigMatrix, keys: list[np.ndarray], values: np.ndarray, seconds: float
 ) -> float:
     """Return how many pushes were acknowledged a second, with so many under way."""
     window: list[glintpy.Future[None]] = []
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        window.append(vector.push(keys[count % len(keys)], values))
+        window.append(model.push(keys[count % len(keys)], values=values))
         count += 1
         if len(window) >= IN_FLIGHT:
             window.pop(0).result()
@@ -41,32 +46,40 @@ def pushes_per_s(
     return count / (time.perf_counter() - start)
 
 
-def levels(folder: Path, num_cells: int, seconds: float) -> None:
+def levels(names: tuple[config.Durability, ...], folder: Path | None, num_cells: int, seconds: float) -> None:
     """Print pushes a second by size and level, each a median with its range, and the share of ``memory``'s."""
     source = np.random.default_rng(1)
-    print(f"pushes/s, {IN_FLIGHT} under way, random keys of {num_cells:,} float64, one server, one client")
+    where = "in memory" if folder is None else "on a disk"
+    print(
+        f"pushes/s, {IN_FLIGHT} under way, random keys of {num_cells:,} float64, one server with its files {where}"
+    )
     with glintpy.LocalCluster(1, data_dir=folder) as cluster, cluster.client() as client:
-        vectors = {level: client.vector(num_cells, durability=level) for level in LEVELS}
+        vectors = {level: client.vector(num_cells, durability=level) for level in names}
+        num_rows = num_cells // NUM_COLS
+        matrices = {level: client.matrix(num_rows, NUM_COLS, durability=level) for level in names}
         for words, size in SIZES.items():
             keys = [source.integers(0, num_cells, size) for _ in range(32)]
-            values = np.ones(size)
-            found: dict[config.Durability, list[float]] = {level: [] for level in LEVELS}
-            for repeat in range(REPEATS + 1):
-                for level in LEVELS:
-                    rate = pushes_per_s(vectors[level], keys, values, seconds)
-                    if repeat:  # the first one warms up
-                        found[level].append(rate)
-            shares = {
-                level: [rate / base for rate, base in zip(rates, found["memory"], strict=True)]
-                for level, rates in found.items()
-            }
-            for level, rates in found.items():
-                share = shares[level]
-                print(
-                    f"  {words:>6}  {level:8} {statistics.median(rates):10,.0f}"
-                    f"  ({min(rates):,.0f} to {max(rates):,.0f})"
-                    f"  {statistics.median(share):5.0%} of memory ({min(share):.0%} to {max(share):.0%})"
-                )
+            compare(f"{words}, cells", vectors, keys, np.ones(size), seconds)
+            if size >= NUM_COLS:
+                rows = [source.integers(0, num_rows, size // NUM_COLS) for _ in range(32)]
+                compare(f"{words}, rows", matrices, rows, np.ones((size // NUM_COLS, NUM_COLS)), seconds)
+
+
+def compare(what: str, models: Models, keys: list[np.ndarray], values: np.ndarray, seconds: float) -> None:
+    """Print what one kind of push reaches at each level, measured in turns."""
+    found: dict[config.Durability, list[float]] = {level: [] for level in models}
+    for repeat in range(REPEATS + 1):
+        for level, model in models.items():
+            rate = pushes_per_s(model, keys, values, seconds)
+            if repeat:  # the first one warms up
+                found[level].append(rate)
+    for level, rates in found.items():
+        share = [rate / base for rate, base in zip(rates, found["memory"], strict=True)]
+        print(
+            f"  {what:>12}  {level:8} {statistics.median(rates):10,.0f}"
+            f"  ({min(rates):,.0f} to {max(rates):,.0f})"
+            f"  {statistics.median(share):5.0%} of memory ({min(share):.0%} to {max(share):.0%})"
+        )
 
 
 def restart(num_bytes: int, repeats: int) -> None:
@@ -99,7 +112,8 @@ def main() -> None:
     asked = parser.parse_args()
     # Where files lie on a disk, a sync costs what it costs there.
     with tempfile.TemporaryDirectory(prefix="glintpy-durability-") as folder:
-        levels(Path(folder), asked.cells, asked.seconds)
+        levels(("memory", "process"), None, asked.cells, asked.seconds)
+        levels(("memory", "process", "disk"), Path(folder), asked.cells, asked.seconds)
     restart(int(asked.gb * 1e9), asked.repeats)
 
 
