@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import tempfile
@@ -109,6 +110,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def seed(request: pytest.FixtureRequest) -> int:
     """The number that everything random in a test starts from."""
     return request.config.stash[_seed_key]
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command that runs in this process does to logging."""
+    root, ours = logging.getLogger(), logging.getLogger("glintpy")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 # --- what a test leaves behind ----------------------------------------------------------------------------

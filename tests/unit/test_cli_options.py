@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,14 +26,7 @@ NOWHERE = "tcp://127.0.0.1:1"
 """Nobody listens at this port: only the system's own services may take it."""
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("glintpy")
-    handlers, level, our_level = list(root.handlers), root.level, ours.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    ours.setLevel(our_level)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int) -> str:

@@ -102,6 +102,7 @@ def test_a_defect_that_nobody_planted_is_named() -> None:
         planted("typo")
 
 
+@pytest.mark.usefixtures("logging_as_before")
 def test_what_can_not_be_drilled_is_refused_before_anything_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
