@@ -182,6 +182,8 @@ def _local(
             durability=durability.value,
             memory_limit=memory_limit,
             supervise=supervise,
+            # Where somebody starts it again, a server that hangs may as well end.
+            server_options=("--watchdog", "10s") if supervise else (),
             port=port,
             log_level=log_level.value,
         )

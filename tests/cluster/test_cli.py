@@ -369,3 +369,15 @@ def test_a_local_cluster_can_be_stopped_while_it_starts(stop: signal.Signals) ->
         until(children, "a child")
         assert local.ask_to_stop(stop) == 0
         until(lambda: not children(), "the children have gone")
+
+
+def test_a_local_cluster_under_supervision_goes_on_when_a_server_is_killed() -> None:
+    with running("local", "--servers", 1, "--port", 0, "--supervise") as local:
+        address = local.ready()
+        with glintpy.Client(address, timeout_s=PATIENCE_S) as client:
+            vector = client.vector(100, dtype="int64")
+            vector.push(None, 1).result()
+            os.kill(client.servers()[0]["pid"], signal.SIGKILL)
+            vector.push(None, 1).result()
+            assert set(vector.pull().result().tolist()) == {2}
+        local.wait_for("server-0 has died; it is started again")
