@@ -188,6 +188,8 @@ def test_a_listener_cuts_who_sends_without_end_and_reads_on_from_others() -> Non
         peer, _ = receive_from(listener)
         deliver(much, [bytes(60 * KIB)] * 2)  # a whole message may be longer than an unfinished one
         receive_from(listener)
+        # The monitor may tell of a connection later than it brings its first message.
+        until(lambda: not listener.num_disconnects() and num_connections(listener) == 2, what="word of both")
         # Whole messages that nobody reads: the listener looks at its connections when it is asked for the next.
         for _ in range(40):
             while much.send([bytes(60 * KIB)]).value == "busy":
@@ -208,6 +210,10 @@ def test_a_listener_cuts_who_sends_without_end_and_reads_on_from_others() -> Non
         good.close()
         much.close()
         listener.close()
+
+
+def num_connections(listener: object) -> int:
+    return len(listener._guard._connections)  # type: ignore[attr-defined]  # only a ZeroMQ one has it
 
 
 def received_total(listener: object) -> int:
@@ -269,7 +275,7 @@ def test_a_listener_holds_a_number_of_bytes_for_a_peer_and_not_of_messages() -> 
         num_sent = 0
         while listener.send(peer, [bytes(MIB)]) is Delivery.SENT:
             num_sent += 1
-        assert 8 < num_sent < 64  # what the kernels hold is ahead, too; 256 and more without a limit on bytes
+        assert 8 <= num_sent < 64  # what the kernels hold is ahead, too; 256 and more without a limit on bytes
         read(stranger, num_sent * (MIB + 9))
         until(lambda: listener.send(peer, [bytes(MIB)]) is Delivery.SENT, what="room")
         read(stranger, MIB + 9)
