@@ -275,7 +275,9 @@ def test_a_listener_holds_a_number_of_bytes_for_a_peer_and_not_of_messages() -> 
         num_sent = 0
         while listener.send(peer, [bytes(MIB)]) is Delivery.SENT:
             num_sent += 1
-        assert 8 <= num_sent < 64  # what the kernels hold is ahead, too; 256 and more without a limit on bytes
+        assert (
+            8 <= num_sent < 64
+        )  # what the kernels hold is ahead, too; 256 and more without a limit on bytes
         read(stranger, num_sent * (MIB + 9))
         until(lambda: listener.send(peer, [bytes(MIB)]) is Delivery.SENT, what="room")
         read(stranger, MIB + 9)
