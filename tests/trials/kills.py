@@ -1,6 +1,6 @@
 """Thousands of kills of real servers while real clients push, and every push accounted for.
 
-``python -m tests.trials.kills --kills 2000`` takes some ten minutes on two cores. Ends with the numbers, and exit code
+``python -m tests.trials.kills --kills 2000`` takes some six minutes on two cores. Ends with the numbers, and exit code
 1 if one cell is wrong.
 """
 
