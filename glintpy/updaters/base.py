@@ -1,36 +1,283 @@
-"""What every updater has: a name and a way to combine repeated keys; knows no storage and no message."""
+"""What an updater is: a name, numbers, slots and a formula; knows no storage, no message and no compiler.
+
+An updater is one frozen dataclass in one file. Its fields are its numbers, which may be changed on a live model.
+``update`` is its formula on plain arrays. ``loop`` is the same formula written cell by cell, for a compiler: it may
+be left out, and then a server computes with ``update``, which takes a few times as long. Both give the same bits.
+
+Entries of a push are applied in order, one after the other. So that repeats of one push count as one step, whoever
+sends them sums them up before (``combine``).
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy.errors import ConfigError, DTypeError
+from glintpy.updaters.schedules import Schedule
+
+Array = NDArray[Any]
+Rate = float | NDArray[np.float64]
+"""A number for all entries of a push, or (k,) one for each."""
+
+Loop = Callable[..., None]
+Combined = tuple[Array, Array]
+
+STEPS = "steps"
+"""The slot that counts how often a row was pushed to; (num_rows,) uint32."""
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An array of the values' shape that an updater keeps beside them.
+
+    Attributes:
+        name: lower-case letters and underscores; neither ``values`` nor ``rows`` nor ``steps``.
+        init: what each cell begins with.
+    """
+
+    name: str
+    init: float = 0.0
+
+
+@dataclass(frozen=True)
 class Updater(ABC):
-    """The rule by which a server applies a push."""
+    """The rule by which a server applies a push; frozen dataclasses derive from it.
+
+    Attributes:
+        name: by which it travels: names and numbers cross the wire, never code. One that a program brings itself is
+            named by its import path, ``package.module.Class``, whatever this says.
+        kinds: the kinds of dtype (numpy's letters) whose models it can be of.
+        slots: what it keeps for each cell, in the order of ``update``'s arguments.
+        combines: whether repeats of a key in one push are made one (``combine``); otherwise they are applied one after
+            the other, as they come.
+        loop: ``loop(values, *slots, starts, width, deltas, rates, numbers)``, or None. Plain Python for numba, a static
+            method. ``values`` and the slots are flat, (cells,), and changed in place; entry ``e`` of the push
+            is the ``width`` cells from ``starts[e]`` on; ``deltas`` is flat, entry behind entry; ``rates`` is (k, R),
+            or (1, R) if all entries share them; ``numbers`` is (N,). All floats are of one dtype, so that nothing
+            is computed in another: literals belong into ``numbers``.
+    """
 
     name: ClassVar[str]
-    """By which it travels: names and numbers cross the wire, never code."""
-
-    joins: ClassVar[bool] = False
-    """Whether pushes that are applied as one, in their order, leave bit for bit what they leave one after the other;
-    only then may small ones travel together."""
+    kinds: ClassVar[str] = "f"
+    slots: ClassVar[tuple[Slot, ...]] = ()
+    combines: ClassVar[bool] = True
+    loop: ClassVar[Loop | None] = None
 
     @abstractmethod
-    def combine(self, keys: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Make one update of all updates to the same key.
+    def update(
+        self,
+        values: Array,
+        deltas: Array,
+        slots: tuple[Array, ...],
+        rates: tuple[Any, ...],
+        numbers: tuple[Any, ...],
+    ) -> tuple[Array, ...]:
+        """Return what the values and each slot become; the formula.
 
-        Applying the result leaves what applying the arguments would have left, up to the rounding of
-        floats.
+        Args:
+            values: (k, width) as they are, of the dtype that is computed in; not to be changed.
+            deltas: (k, width) what is pushed.
+            slots: (k, width) each, as they are.
+            rates: what ``rates`` returned, each of that dtype, () or (k, 1).
+            numbers: what ``numbers`` returned, each of that dtype.
+
+        Returns:
+            The new values and the new slots, (k, width) each.
+        """
+
+    def combine(self, keys: Array, values: Array) -> Combined:
+        """Make one update of all updates to the same key.
 
         Args:
             keys: (n,) integers in any order; repeats are what this is for.
-            values: (n, ...) the update of each key, of the model's dtype.
+            values: (n, ...) the update of each key.
 
         Returns:
-            (k,) keys, rising and without repeats, and the (k, ...) update of each, of the same dtypes.
-            Both are new and the caller's to change.
+            (k,) keys, rising and without repeats, and the (k, ...) update of each, of the same dtypes; both are new
+            and the caller's to change.
         """
+        return sum_repeats(keys, values)
+
+    def rates(self, steps: NDArray[np.float64] | None) -> tuple[Rate, ...]:
+        """Return the numbers that may differ from entry to entry.
+
+        Args:
+            steps: (k,) how often each entry's row was pushed to, this push included; None unless ``counts_steps``.
+        """
+        del steps
+        return ()
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers that all entries share."""
+        return ()
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the pushes to each row are counted: if a number follows a schedule."""
+        return any(isinstance(getattr(self, entry.name), Schedule) for entry in fields(self))
+
+    @property
+    def joins(self) -> bool:
+        """Whether pushes that travel as one leave, bit for bit, what they leave one after the other.
+
+        True of all whose steps are not counted, since entries are applied in order. Where they are, two pushes to cells
+        of one row would count as one step.
+        """
+        return not self.counts_steps
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The names of all that is kept beside the values."""
+        return (*(slot.name for slot in self.slots), *([STEPS] if self.counts_steps else []))
+
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Refuse a model's dtype.
+
+        Raises:
+            DTypeError: this updater can't work with it.
+        """
+        if dtype.kind not in self.kinds:
+            raise DTypeError(
+                f"updater {self.name!r} computes with fractions, which a model of {dtype.name} doesn't hold; "
+                "make it of float32 or float64"
+            )
+
+    def configured(self, **numbers: Any) -> Self:
+        """Return one with other numbers, for the same slots.
+
+        Raises:
+            ConfigError: it has no such number, or one is out of its range, or other slots would be needed.
+        """
+        known = [entry.name for entry in fields(self)]
+        unknown = sorted(set(numbers) - set(known))
+        if unknown:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"updater {self.name!r} has no number {unknown[0]!r}; {has}")
+        changed = replace(self, **numbers)
+        if changed.slot_names != self.slot_names:
+            raise ConfigError(
+                f"updater {self.name!r} was made without a schedule, and so nobody has counted the steps; a live model "
+                "can get other numbers, not other slots"
+                if changed.counts_steps
+                else f"updater {self.name!r} counts steps for a schedule; a live model keeps its slots: use "
+                "schedules.Constant for one number"
+            )
+        return changed
+
+    def to_content(self) -> dict[str, Any]:
+        """Return its numbers as plain data."""
+        return {
+            entry.name: value.to_content()
+            if isinstance(value := getattr(self, entry.name), Schedule)
+            else value
+            for entry in fields(self)
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """Return the updater of these numbers; those that are missing have their defaults.
+
+        Raises:
+            ConfigError: it has no such number, or one is out of its range.
+        """
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(content) - known)
+        if unknown:
+            raise ConfigError(
+                f"updater {cls.name!r} has no number {unknown[0]!r:.80}; it has {sorted(known)}"
+            )
+        return cls(
+            **{
+                name: Schedule.from_content(value) if isinstance(value, Mapping) else value
+                for name, value in content.items()
+            }
+        )
+
+
+def arithmetic_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that a model's updates are computed in, and its slots kept in."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def sum_repeats(keys: Array, values: Array) -> Combined:
+    """Sum the updates of each key; see ``Updater.combine``.
+
+    Integers wrap and booleans are or-ed, as numpy's own addition does.
+    """
+    return reduce_repeats(np.add, keys, values)
+
+
+def reduce_repeats(rule: np.ufunc, keys: Array, values: Array) -> Combined:
+    """Bring together the updates of each key, in the order in which they came.
+
+    Args:
+        rule: of two updates one.
+        keys: see ``Updater.combine``.
+        values: see ``Updater.combine``.
+    """
+    if keys.shape[0] == 0:
+        return keys.copy(), values.copy()
+    # Stable, so that floats are summed in the order in which they were pushed.
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1])))
+    with np.errstate(all="ignore"):
+        # The dtype is named because numpy sums small integers and bools as int64 unless told.
+        reduced = rule.reduceat(values[order], starts, axis=0, dtype=values.dtype)
+    return sorted_keys[starts], reduced
+
+
+def last_of_repeats(keys: Array, values: Array) -> Combined:
+    """Keep the last update of each key; see ``Updater.combine``."""
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    is_last = (
+        np.concatenate((sorted_keys[1:] != sorted_keys[:-1], [True])) if len(keys) else np.zeros(0, bool)
+    )
+    return sorted_keys[is_last], values[order[is_last]]
+
+
+def check_number(
+    name: str, value: Any, *, low: float, high: float | None = None, strict: bool = False
+) -> None:
+    """Refuse what is not a number in its range.
+
+    Args:
+        name: of the number, for the message.
+        value: anything.
+        low: the least.
+        high: all are below; None: any finite number.
+        strict: whether ``low`` itself is refused.
+
+    Raises:
+        ConfigError: with the value and the range.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    if not is_number or value < low or (strict and value == low) or (high is not None and value >= high):
+        above = f"above {low:g}" if strict else f"at least {low:g}"
+        below = "" if high is None else f" and below {high:g}"
+        raise ConfigError(f"{name} is a number {above}{below}, not {value!r:.80}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Refuse what is neither a number of at least 0 nor a schedule.
+
+    Raises:
+        ConfigError: with the value.
+    """
+    if not isinstance(value, Schedule):
+        check_number(name, value, low=0)
+
+
+def at(rate: float | Schedule, steps: NDArray[np.float64] | None) -> Rate:
+    """Return a number, or what its schedule says for each entry."""
+    if not isinstance(rate, Schedule):
+        return rate
+    assert steps is not None, "a schedule has steps counted"
+    return rate(steps)
