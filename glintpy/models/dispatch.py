@@ -66,6 +66,7 @@ class Dispatch:
         kind: whether it changes anything.
         finished: called once, when every part has its outcome, by the thread that settles the last one: it must be
             short and never wait.
+        array: which of the model's; 0 its values.
 
     Threads:
         Parts are settled by whichever thread receives, while the caller still issues others; a lock of its own
@@ -80,12 +81,14 @@ class Dispatch:
         *,
         kind: Kind,
         finished: Callable[[Dispatch], None],
+        array: int = 0,
     ) -> None:
         self._runtime = runtime
         self._target = target
         self._asked = asked
         self._kind: Kind = kind
         self._finished = finished
+        self._array = array
         self._deadline = runtime.deadline(target.timeout_s)
         self._lock = threading.Lock()
         self._num_open = 0
@@ -210,7 +213,7 @@ class Dispatch:
         )
 
     def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Pull]:
-        info, selection = self._target.info, part.selection
+        info, selection, array = self._target.info, part.selection, self._array
 
         def build(stamp: Stamp) -> Pull:
             return Pull(
@@ -221,6 +224,7 @@ class Dispatch:
                 info.model_id,
                 info.routing,
                 number,
+                array,
                 selection.paired,
                 selection.rows,
                 selection.cols,
@@ -231,7 +235,8 @@ class Dispatch:
     def _push_call(
         self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
     ) -> Call:
-        info, selection, wants_values = self._target.info, part.selection, self._wants_values
+        info, selection, array = self._target.info, part.selection, self._array
+        wants_values = self._wants_values
 
         def build(stamp: Stamp) -> Push:
             return Push(
@@ -244,6 +249,7 @@ class Dispatch:
                 number,
                 wants_values,
                 assign,
+                array,
                 selection.paired,
                 selection.rows,
                 selection.cols,

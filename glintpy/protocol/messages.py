@@ -80,6 +80,8 @@ def rule(value: Rule) -> Any:
 SESSION = Bytes((16,))
 SESSION_OR_NONE = Bytes((0, 16))
 PART = Int(0, 2**32 - 1)
+ARRAY = Int(0, 255)
+"""Which of a model's arrays: 0 its values, then what its updater keeps beside them."""
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, rule))
@@ -145,6 +147,7 @@ class Pull(Message):
     model_id: int = rule(Int())
     routing: int = rule(Int())
     part: int = rule(PART)
+    array: int = rule(ARRAY)
     paired: bool = rule(Bool())
     rows: Array = rule(Frame(index=True))
     cols: Array | None = rule(Frame(index=True, optional=True))
@@ -166,6 +169,8 @@ class Push(Message):
     """push_pull: answer with the values after the push."""
     assign: bool = rule(Bool())
     """Store the values as they are, whatever the updater: how a saved model is loaded."""
+    array: int = rule(ARRAY)
+    """Other than 0 only with ``assign``."""
     paired: bool = rule(Bool())
     rows: Array = rule(Frame(index=True))
     cols: Array | None = rule(Frame(index=True, optional=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +22,10 @@ _INIT_FORMS = 'a number, ("uniform", low, high) or ("normal", mean, std)'
 _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{config.MODEL_NAME_MAX}}}")
 """Neither control characters nor halves of surrogate pairs, which UTF-8 can't hold."""
 
+_UPDATER = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_NUMBERS_MAX = 4096
+"""Characters of an updater's numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -35,7 +40,8 @@ class ModelSpec:
         partitions_per_server: asked for; fewer where there are fewer keys.
         init: the initial values.
         seed: of random initial values.
-        updater: how pushes are applied.
+        updater: how pushes are applied: a name, or the import path of a custom one.
+        updater_numbers: its numbers, as a JSON object; only who has the updater can tell whether they are right.
         finite: whether NaN and infinities are refused.
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
     """
@@ -49,6 +55,7 @@ class ModelSpec:
     init: Init = 0
     seed: int = 0
     updater: str = "add"
+    updater_numbers: str = "{}"
     finite: bool = False
     durability: config.Durability | Literal[""] = ""
 
@@ -75,8 +82,11 @@ class ModelSpec:
             raise ConfigError(f"seed is a 64-bit integer, not {self.seed!r}")
         if type(self.partitioner) is not str or not 1 <= len(self.partitioner) <= 200:
             raise ConfigError(f"a partitioner's name has 1 to 200 characters, not {self.partitioner!r}")
-        if self.updater != "add":
-            raise ConfigError(f"there is no updater {self.updater!r}; there is 'add'")
+        if type(self.updater) is not str or not _UPDATER.fullmatch(self.updater):
+            raise ConfigError(
+                f"an updater has a name, or an import path of at most 200 characters, not {self.updater!r:.80}"
+            )
+        _check_numbers(self.updater_numbers)
         if type(self.finite) is not bool:
             raise ConfigError(f"finite is True or False, not {self.finite!r}")
         if self.durability not in {"", *config.DURABILITIES}:
@@ -105,6 +115,12 @@ class ModelSpec:
     def num_bytes(self) -> int:
         """Bytes of all values."""
         return self.num_rows * self.row_bytes
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The updater's numbers."""
+        found: dict[str, Any] = json.loads(self.updater_numbers)
+        return found
 
     @property
     def init_depends_on_row(self) -> bool:
@@ -219,6 +235,11 @@ def check_name(name: Any, *, whose: str = "a model's") -> None:
         )
 
 
+def numbers_text(numbers: dict[str, Any]) -> str:
+    """Return an updater's numbers as a spec has them: equal ones give equal texts."""
+    return json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def num_partitions(*, num_keys: int, partitions_per_server: int, num_servers: int) -> int:
     """Return how many partitions a model has: at least one, so that an empty model has a home."""
     return max(1, min(num_keys, partitions_per_server * num_servers))
@@ -229,6 +250,17 @@ def _check_size(what: str, size: Any) -> None:
         raise ShapeError(f"{what} is an integer, not {size!r}")
     if not 0 <= size < 2**62:
         raise ShapeError(f"{what} is {size}; it is at least 0 and below 2**62")
+
+
+def _check_numbers(text: Any) -> None:
+    if type(text) is not str or len(text) > _NUMBERS_MAX:
+        raise ConfigError(f"an updater's numbers are a JSON text of at most {_NUMBERS_MAX} characters")
+    try:
+        numbers = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"an updater's numbers are a JSON text, not {text!r:.80}") from error
+    if not isinstance(numbers, dict):
+        raise ConfigError(f"an updater's numbers have names, unlike {text!r:.80}")
 
 
 def _check_init(init: Any, dtype: dtypes.DTypeAny) -> None:

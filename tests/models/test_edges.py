@@ -137,7 +137,7 @@ def test_a_call_that_cannot_travel_fails_alone() -> None:
         return Call(
             7,
             lambda stamp: Pull(
-                7, stamp.session, stamp.floor, 0, 1, 1, part, paired=False, rows=rows, cols=None
+                7, stamp.session, stamp.floor, 0, 1, 1, part, 0, paired=False, rows=rows, cols=None
             ),
             results.append,
             part=abs(part),

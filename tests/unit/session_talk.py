@@ -94,6 +94,7 @@ class Talk:
                 0,
                 reads,
                 False,
+                0,
                 False,
                 ROWS,
                 None,
@@ -131,7 +132,7 @@ class Talk:
     @staticmethod
     def _reader(number: int, model_id: int = 1) -> Callable[[Stamp], Message]:
         def build(stamp: Stamp) -> Pull:
-            return Pull(number, stamp.session, stamp.floor, stamp.after, model_id, 1, 0, False, ROWS, None)
+            return Pull(number, stamp.session, stamp.floor, stamp.after, model_id, 1, 0, 0, False, ROWS, None)
 
         return build
 

@@ -26,7 +26,7 @@ class Desk:
 
     def push(self, sequence: int, floor: int, *, wants_values: bool = False) -> object:
         message = Push(
-            sequence, self.session, floor, sequence, 1, 1, 0, wants_values, False, False, ROWS, None, VALUES
+            sequence, self.session, floor, sequence, 1, 1, 0, wants_values, False, 0, False, ROWS, None, VALUES
         )
         return self.receipts.push(message, 0.0, apply=self.apply, read=self.read)
 
