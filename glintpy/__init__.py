@@ -53,6 +53,8 @@ from glintpy.errors import (
     RequestError,
     ServerLost,
     ShapeError,
+    WorkerLost,
+    WorkersMissing,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ __all__ = [
     "RowIterator",
     "ServerLost",
     "ShapeError",
+    "WorkerLost",
+    "WorkersMissing",
     "__version__",
     "gather",
     "local",

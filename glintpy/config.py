@@ -147,3 +147,26 @@ class MembershipSettings:
     """How long joining a master may take before the member gives up."""
     tick_s: float = 0.25
     """How often deadlines are looked at where nothing else happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """What a master grants groups of workers."""
+
+    back_s: float = 1.0
+    """How long a worker whose connection ended may take to be back: after a reset that takes 0.3 s, and until then the
+    others wait for one that may be dead."""
+    restart_s: float = 10.0
+    """The same after a restart of the master, when all come back at once."""
+    place_s: float = 5.0
+    """How long who joins a full group waits for a place: a worker that is dead is missed by then."""
+    wait_s: float = 60.0
+    """The longest that an answer is put off; who wants to wait longer asks again."""
+    parked_max: int = 64
+    """Requests of one worker that wait; of more, the oldest is told to ask again."""
+    workers_max: int = 4096
+    """Workers of one group: each is looked at when the slowest one moves."""
+    groups_max: int = 1024
+    """Groups of a cluster."""
+    ended_max: int = 4096
+    """Workers of whose end the master knows the reason; of earlier ones it knows only that they are none."""

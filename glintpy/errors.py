@@ -23,7 +23,9 @@
     │   ├── MasterUnreachable (ConnectionError)
     │   ├── NotEnoughServers
     │   ├── NotEnoughMemory (MemoryError)
-    │   └── Expelled
+    │   ├── Expelled
+    │   ├── WorkerLost
+    │   └── WorkersMissing (TimeoutError)
     ├── ProtocolError
     │   ├── LocalProtocolError
     │   └── RemoteProtocolError
@@ -74,6 +76,8 @@ __all__ = [
     "RequestError",
     "ServerLost",
     "ShapeError",
+    "WorkerLost",
+    "WorkersMissing",
 ]
 
 Outcome = Literal["none", "partial", "unknown"]
@@ -199,7 +203,33 @@ class NotEnoughMemory(ClusterError, MemoryError):
 
 
 class Expelled(ClusterError):
-    """The server or master no longer knows this member or session."""
+    """The server or master no longer knows this member, session or worker."""
+
+
+class WorkerLost(ClusterError):
+    """Another worker of the group is gone, which was joined with ``on_worker_lost="raise"``.
+
+    Attributes:
+        rank: of the worker; of several the first one that was lost.
+        ranks: of all that were lost since this worker heard of losses last, in order.
+    """
+
+    def __init__(self, message: str = "", *, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.rank = ranks[0] if ranks else -1
+        self.ranks = ranks
+
+
+class WorkersMissing(ClusterError, TimeoutError):
+    """Others of the group had not come in time; the message says who, and the call may be repeated.
+
+    Attributes:
+        ranks: of the workers that are waited for; who has not joined yet has none.
+    """
+
+    def __init__(self, message: str = "", *, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.ranks = ranks
 
 
 class ProtocolError(GlintError):

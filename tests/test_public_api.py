@@ -70,6 +70,8 @@ ERRORS = (
     "RequestError",
     "ServerLost",
     "ShapeError",
+    "WorkerLost",
+    "WorkersMissing",
 )
 
 NOT_CLASSES = {"__version__", "partitioning"}

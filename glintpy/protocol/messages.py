@@ -80,6 +80,8 @@ def rule(value: Rule) -> Any:
 SESSION = Bytes((16,))
 SESSION_OR_NONE = Bytes((0, 16))
 PART = Int(0, 2**32 - 1)
+WAIT_MS = Int(0, 2**32 - 1)
+"""How long the answer may be put off, in milliseconds; the master may give less."""
 ARRAY = Int(0, 255)
 """Which of a model's arrays: 0 its values, then what its updater keeps beside them."""
 
@@ -428,9 +430,75 @@ class DestroyModel(Message):
 
 @_message
 class ClusterState(Message):
-    """Anybody: members and models."""
+    """Anybody: members, groups and models."""
 
     KIND: ClassVar[int] = 48
+
+
+# --- groups of workers: client to the master --------------------------------------------------------------
+
+
+@_message
+class JoinGroup(Message):
+    """Client: becomes a worker of a group, or is one already."""
+
+    KIND: ClassVar[int] = 49
+    member_id: str = rule(Text(64))
+    """As in ``Join``: whose loss is the worker's."""
+    token: bytes = rule(SESSION)
+    """Random; names the worker from here on, and the same when the request is repeated."""
+    name: str = rule(Text(128))
+    num_workers: int = rule(Int())
+    """0: whoever is there."""
+    tells_losses: bool = rule(Bool())
+    """Whoever waits is told when another worker is lost; else the others just go on."""
+    wait_ms: int = rule(WAIT_MS)
+    """For a place in a group that is full."""
+
+
+@_message
+class Arrive(Message):
+    """Client: its worker has arrived at a barrier."""
+
+    KIND: ClassVar[int] = 50
+    token: bytes = rule(SESSION)
+    barrier: int = rule(Int(1))
+    """Its number: barriers of a group are counted."""
+    losses: int = rule(Int())
+    """How many losses of others the worker has heard of."""
+    wait_ms: int = rule(WAIT_MS)
+
+
+@_message
+class Advance(Message):
+    """Client: its worker has finished so many steps."""
+
+    KIND: ClassVar[int] = 51
+    token: bytes = rule(SESSION)
+    clock: int = rule(Int(1))
+
+
+@_message
+class AwaitClocks(Message):
+    """Client: its worker waits until nobody is further behind it than this."""
+
+    KIND: ClassVar[int] = 52
+    token: bytes = rule(SESSION)
+    clock: int = rule(Int())
+    staleness: int = rule(Int())
+    losses: int = rule(Int())
+    """As in ``Arrive``."""
+    wait_ms: int = rule(WAIT_MS)
+
+
+@_message
+class LeaveGroup(Message):
+    """Client: its worker is no longer one."""
+
+    KIND: ClassVar[int] = 53
+    token: bytes = rule(SESSION)
+    is_orderly: bool = rule(Bool())
+    """False: it failed, and counts as lost."""
 
 
 def message_types() -> dict[int, type[Message]]:

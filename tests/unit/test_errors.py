@@ -84,6 +84,7 @@ def test_every_error_survives_pickling_and_copying(kind: type[errors.GlintError]
         (errors.PullFailed, TimeoutError),
         (errors.ServerLost, ConnectionError),
         (errors.NotEnoughMemory, MemoryError),
+        (errors.WorkersMissing, TimeoutError),
         (errors.AccessDenied, PermissionError),
         (errors.CheckpointNotFound, FileNotFoundError),
     ],
