@@ -1,28 +1,49 @@
-"""How a pushed value meets the stored one, a file each; knows no storage and no message.
+"""How a pushed value meets the stored one; knows no storage and no message.
 
-An updater is a name and the rule by which repeated keys are summed up before they are sent. The loop that
-changes stored values is the server's: a plain function in ``storage/loops.py``, found and compiled by
-``storage/kernels.py`` under the updater's name.
+An updater is a name, numbers, slots and a formula (``base``), one file for each or for two that are alike. Numbers may
+follow a schedule (``schedules``). ``names`` finds them. The arrays are the servers', and so are the compiled loops, see
+``storage/kernels.py``.
 """
 
 from __future__ import annotations
 
-from glintpy.errors import ConfigError
+from glintpy.updaters import schedules
+from glintpy.updaters.adagrad import Adagrad
+from glintpy.updaters.adam import Adam, AdamW
 from glintpy.updaters.add import Add
-from glintpy.updaters.base import Updater
+from glintpy.updaters.assign import Assign
+from glintpy.updaters.base import Slot, Updater, arithmetic_dtype
+from glintpy.updaters.dcasgd import DCASGD
+from glintpy.updaters.extremes import Max, Min
+from glintpy.updaters.ftrl import Ftrl
+from glintpy.updaters.gradient import GradientUpdater
+from glintpy.updaters.mean import Mean
+from glintpy.updaters.momentum import Momentum, Nesterov
+from glintpy.updaters.names import bring, name_of, named
+from glintpy.updaters.rmsprop import RMSprop
+from glintpy.updaters.sgd import SGD
 
-__all__ = ["Add", "Updater", "named"]
-
-_BY_NAME: dict[str, Updater] = {Add.name: Add()}
-
-
-def named(name: str) -> Updater:
-    """Return the updater of this name.
-
-    Raises:
-        ConfigError: there is none; the message lists those that exist.
-    """
-    found = _BY_NAME.get(name)
-    if found is None:
-        raise ConfigError(f"there is no updater {name!r}; there is {', '.join(map(repr, sorted(_BY_NAME)))}")
-    return found
+__all__ = [
+    "DCASGD",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Add",
+    "Assign",
+    "Ftrl",
+    "GradientUpdater",
+    "Max",
+    "Mean",
+    "Min",
+    "Momentum",
+    "Nesterov",
+    "RMSprop",
+    "Slot",
+    "Updater",
+    "arithmetic_dtype",
+    "bring",
+    "name_of",
+    "named",
+    "schedules",
+]

@@ -2,7 +2,8 @@
 
 An updater is one frozen dataclass in one file. Its fields are its numbers, which may be changed on a live model.
 ``update`` is its formula on plain arrays. ``loop`` is the same formula written cell by cell, for a compiler: it may
-be left out, and then a server computes with ``update``, which takes a few times as long. Both give the same bits.
+be left out, and then a server computes with ``update``, which takes a few times as long. Both give the same bits, save
+which of the many NaNs a NaN is: so both do the same operations in the same order.
 
 Entries of a push are applied in order, one after the other. So that repeats of one push count as one step, whoever
 sends them sums them up before (``combine``).
@@ -10,6 +11,7 @@ sends them sums them up before (``combine``).
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError, DTypeError
-from glintpy.updaters.schedules import Schedule
+from glintpy.updaters.schedules import NUMBER_MAX, Schedule
 
 Array = NDArray[Any]
 Rate = float | NDArray[np.float64]
@@ -30,6 +32,11 @@ Combined = tuple[Array, Array]
 
 STEPS = "steps"
 """The slot that counts how often a row was pushed to; (num_rows,) uint32."""
+
+_TAKEN = {"values", "rows", STEPS}
+
+POSITIVE_MIN = 1e-30
+"""The least of numbers that are divided by: more than 0 in float32, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,19 @@ class Slot:
 
     name: str
     init: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            ConfigError: another name, or no finite number.
+        """
+        if not re.fullmatch(r"[a-z_]{1,40}", self.name) or self.name in _TAKEN:
+            raise ConfigError(
+                "a slot's name has up to 40 lower-case letters and underscores, and is none of "
+                f"{', '.join(sorted(_TAKEN))}, which {self.name!r:.80} is not"
+            )
+        check_number(f"init of slot {self.name!r}", self.init, low=-NUMBER_MAX)
 
 
 @dataclass(frozen=True)
@@ -60,7 +80,8 @@ class Updater(ABC):
             method. ``values`` and the slots are flat, (cells,), and changed in place; entry ``e`` of the push
             is the ``width`` cells from ``starts[e]`` on; ``deltas`` is flat, entry behind entry; ``rates`` is (k, R),
             or (1, R) if all entries share them; ``numbers`` is (N,). All floats are of one dtype, so that nothing
-            is computed in another: literals belong into ``numbers``.
+            is computed in another: literals belong into ``numbers``, and what needs powers into ``rates``. It divides
+            as numpy does, without a look at zeros.
     """
 
     name: ClassVar[str]
@@ -80,6 +101,8 @@ class Updater(ABC):
     ) -> tuple[Array, ...]:
         """Return what the values and each slot become; the formula.
 
+        Callers have numpy's warnings of overflows and the like switched off.
+
         Args:
             values: (k, width) as they are, of the dtype that is computed in; not to be changed.
             deltas: (k, width) what is pushed.
@@ -88,8 +111,19 @@ class Updater(ABC):
             numbers: what ``numbers`` returned, each of that dtype.
 
         Returns:
-            The new values and the new slots, (k, width) each.
+            The new values and the new slots, (k, width) each. The values may be ``deltas`` themselves.
         """
+
+    def prepare(self, deltas: Array) -> Array:
+        """Return what ``update`` and ``loop`` are given for what was pushed: here the same array.
+
+        Args:
+            deltas: of any shape, of the dtype that is computed in; not to be changed.
+
+        Returns:
+            As many, of the same dtype, each a function of its one delta.
+        """
+        return deltas
 
     def combine(self, keys: Array, values: Array) -> Combined:
         """Make one update of all updates to the same key.
@@ -100,9 +134,9 @@ class Updater(ABC):
 
         Returns:
             (k,) keys, rising and without repeats, and the (k, ...) update of each, of the same dtypes; both are new
-            and the caller's to change.
+            and the caller's to change. If it doesn't combine: copies.
         """
-        return sum_repeats(keys, values)
+        return sum_repeats(keys, values) if self.combines else (keys.copy(), values.copy())
 
     def rates(self, steps: NDArray[np.float64] | None) -> tuple[Rate, ...]:
         """Return the numbers that may differ from entry to entry.
@@ -202,7 +236,7 @@ class Updater(ABC):
 
 def arithmetic_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that a model's updates are computed in, and its slots kept in."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
+    return np.dtype("float32") if dtype == np.float16 else dtype
 
 
 def sum_repeats(keys: Array, values: Array) -> Combined:
@@ -243,26 +277,21 @@ def last_of_repeats(keys: Array, values: Array) -> Combined:
     return sorted_keys[is_last], values[order[is_last]]
 
 
-def check_number(
-    name: str, value: Any, *, low: float, high: float | None = None, strict: bool = False
-) -> None:
+def check_number(name: str, value: Any, *, low: float, high: float = NUMBER_MAX) -> None:
     """Refuse what is not a number in its range.
 
     Args:
         name: of the number, for the message.
         value: anything.
         low: the least.
-        high: all are below; None: any finite number.
-        strict: whether ``low`` itself is refused.
+        high: all are below.
 
     Raises:
         ConfigError: with the value and the range.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-    if not is_number or value < low or (strict and value == low) or (high is not None and value >= high):
-        above = f"above {low:g}" if strict else f"at least {low:g}"
-        below = "" if high is None else f" and below {high:g}"
-        raise ConfigError(f"{name} is a number {above}{below}, not {value!r:.80}")
+    # Compared, not asked whether it is finite: an int may be too long to be made a float.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+        raise ConfigError(f"{name} is a number of at least {low:g} and below {high:g}, not {value!r:.80}")
 
 
 def check_rate(name: str, value: Any) -> None:

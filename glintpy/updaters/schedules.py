@@ -6,7 +6,6 @@ learnt, as in MXNet, whose schedulers count the updates of each key.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,9 @@ from glintpy.errors import ConfigError
 
 Steps = NDArray[np.float64]
 
+NUMBER_MAX = 1e30
+"""What no number of an updater or a schedule is above: well inside float32, in which most models compute."""
+
 
 @dataclass(frozen=True)
 class Schedule(ABC):
@@ -27,20 +29,21 @@ class Schedule(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Check every field: a finite number, at least 0.
+        """Check every field: a number from 0 to 1e30; factors are at most 1, as MXNet's are.
 
         Raises:
             ConfigError: with the number that is wrong.
         """
         for entry in fields(self):
             value = getattr(self, entry.name)
+            low = 1 if entry.name.startswith("num_") else 0
+            # A factor above 1 would be infinite sooner or later.
+            high = 1 if entry.name == "factor" else NUMBER_MAX
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or value < 0:
+            if not is_number or not low <= value <= high:
                 raise ConfigError(
-                    f"{entry.name} of schedule {self.name!r} is a number of at least 0, not {value!r:.80}"
+                    f"{entry.name} of schedule {self.name!r} is a number from {low} to {high:g}, not {value!r:.80}"
                 )
-            if entry.name.startswith("num_") and value < 1:
-                raise ConfigError(f"{entry.name} of schedule {self.name!r} is at least 1, not {value!r}")
 
     @abstractmethod
     def __call__(self, steps: Steps) -> Steps:
