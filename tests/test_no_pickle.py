@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from glintpy.storage import kernels
+from glintpy.updaters import Add
 from tests.unpickling import GUARD, environment_with_guard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,9 +272,9 @@ def test_loops_are_not_read_from_a_folder_that_strangers_may_write_to(
         os.chown(tmp_path, owner, -1)
     tmp_path.chmod(mode)
     monkeypatch.setattr(kernels, "_Compiler", lambda *_, **__: Compiler())
-    mine = kernels.Kernels(np.dtype("f8"), 1, kernels.scatter_add)
+    mine = kernels.Kernels(np.dtype("f8"), 1, Add())
     with pytest.raises(PermissionError, match="numba runs what lies there"):
-        list(mine._compile_with(None, kernels.LOOPS["add"], on_disk=True))
+        list(mine._compile_with(None, on_disk=True))
 
 
 @pytest.mark.soak

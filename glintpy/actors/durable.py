@@ -285,7 +285,13 @@ class Durable:
         selection = Selection(message.rows, message.cols, message.paired)
         self._append(
             PushRecord(
-                message.session, message.sequence, message.model_id, selection, message.values, message.assign
+                message.session,
+                message.sequence,
+                message.model_id,
+                selection,
+                message.values,
+                message.assign,
+                message.array,
             ),
             small=False,
         )

@@ -156,17 +156,17 @@ class ServerActor(RequestActor):
         selection = Selection(message.rows, message.cols, message.paired)
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
-            shard.check_pull(selection, config.FRAME_BYTES_MAX)
+            shard.check_pull(selection, config.FRAME_BYTES_MAX, array=message.array)
         if self.durable.keeps(message.model_id):
             # Before it is written down: a log is no place for what would be refused.
-            shard.check_push(selection, message.values, assign=message.assign)
+            shard.check_push(selection, message.values, assign=message.assign, array=message.array)
         self.durable.push(message)
         if shard.undo is None:
-            shard.push(selection, message.values, assign=message.assign)
+            shard.push(selection, message.values, assign=message.assign, array=message.array)
             return
         shard.undo.begin(message.session, message.sequence)
         try:
-            shard.push(selection, message.values, assign=message.assign)
+            shard.push(selection, message.values, assign=message.assign, array=message.array)
         except Exception:
             self._roll_back()
             raise
@@ -185,7 +185,7 @@ class ServerActor(RequestActor):
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
         failpoints.hit("pull.before_copy")
-        values = shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
+        values = shard.pull(selection, array=message.array, bytes_max=config.FRAME_BYTES_MAX)
         failpoints.hit("pull.before_send")
         return values
 
@@ -196,7 +196,7 @@ class ServerActor(RequestActor):
         if gap is not None:
             return gap
         shard = self.shelf.shard(message.model_id)
-        slice_rows = max(1, config.PART_BYTES // max(1, shard.spec.row_bytes))
+        slice_rows = max(1, config.PART_BYTES // max(1, shard.row_bytes))
         asked = (message.session, message.request_id)
         again = [cut_id for cut_id, cut in self._cuts.items() if (cut.session, cut.request_id) == asked]
         cut_id = again[0] if again else next(self._cut_ids)

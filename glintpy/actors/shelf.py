@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import failpoints
@@ -25,12 +24,15 @@ from glintpy.errors import (
 )
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
+from glintpy.storage.arrays import arrays_of, bytes_of, extents_of, fill_slots
 from glintpy.storage.journal import Journal
 from glintpy.storage.kernels import Kernels
 from glintpy.storage.mapped import remove_unfinished
 from glintpy.storage.memory import available_bytes, room_in
-from glintpy.storage.segment import VALUES, MemorySegment, Segment, Store
+from glintpy.storage.segment import MemorySegment, Segment, Store
 from glintpy.storage.shard import Shard
+from glintpy.storage.undo import Undo
+from glintpy.updaters import Updater, named
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -53,6 +55,7 @@ class Shelf:
         memory_limit: bytes for all models; None: what is free when a model is made.
         free_bytes: tells what is free.
         prepare: called for each model whose loops want to be compiled; returns at once.
+        allow: import paths below which custom updaters may lie.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Shelf:
         memory_limit: int | None = None,
         free_bytes: Callable[[], int] = available_bytes,
         prepare: Callable[[Kernels], None] = prepare_soon,
+        allow: Sequence[str] = (),
     ) -> None:
         self._folder = folder
         self._undo = None if journal is None else journal.undo
@@ -76,6 +80,7 @@ class Shelf:
         self._memory_limit = memory_limit
         self._free_bytes = free_bytes
         self._prepare = prepare
+        self._allow = tuple(allow)
         self._shards: dict[int, Shard] = {}
         self._stores: dict[int, Store] = {}
         self._reserved: dict[int, int] = {}
@@ -159,10 +164,11 @@ class Shelf:
 
         Raises:
             NotEnoughMemory: with the bytes needed, free and allowed.
-            ConfigError: a level of durability that this server doesn't offer.
+            ConfigError: a level of durability that this server doesn't offer, or an updater that it doesn't have.
+            DTypeError: the updater can't work with the model's dtype.
         """
         self._level_of(spec)
-        needed = num_rows * spec.row_bytes
+        needed = bytes_of(spec, self._updater_of(spec), num_rows)
         self._reserved.pop(model_id, None)
         used, limit = self.num_bytes, self.limit_bytes()
         if used + needed > limit:
@@ -201,25 +207,27 @@ class Shelf:
             yield  # asked again, because the connection broke meanwhile
         if model_id in self._shards:
             return
-        dtype, shape = spec.numpy_dtype, (num_rows, *spec.row_shape)
         level = self._level_of(spec)
         store, is_kept = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level=level)
         failpoints.hit("create.allocated")
-        shard = Shard(
-            model_id, spec, routing, store.values(dtype, shape), undo=self._undo if is_kept else None
+        shard = self._shard_over(
+            store, model_id, spec, routing=routing, num_rows=num_rows, undo=self._undo if is_kept else None
         )
         self._reserved.pop(model_id, None)
         self._lost.discard(model_id)
         self._put(shard, store)
         self._filling.add(model_id)
-        if spec.init_depends_on_row:
+        is_random = spec.init_depends_on_row
+        # Where rows have no regular order, whoever makes the model fills it before it is published.
+        fills_values = not is_random or bool(extents.size)
+        if is_random and fills_values:
             slice_cells //= 20  # random values cost about so much more than a constant
-            if not extents.size:
-                num_rows = 0  # whoever makes the model fills it, row by row, before it is published
         slice_rows = max(1, slice_cells // max(1, spec.num_cols or 1))
         for first in range(0, num_rows, slice_rows):
             stop = min(num_rows, first + slice_rows)
-            initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
+            if fills_values:
+                initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
+            fill_slots(shard.arrays[1:], shard.updater, first, stop)
             yield
             if self._shards.get(model_id) is not shard:
                 return  # destroyed meanwhile
@@ -257,9 +265,9 @@ class Shelf:
         self, model_id: int, spec: ModelSpec, *, routing: int, num_rows: int, level: Durability
     ) -> tuple[Store, bool]:
         """Return where a model's values will lie, and whether they outlive this process there."""
-        num_bytes = num_rows * spec.row_bytes
+        lengths = extents_of(arrays_of(spec, self._updater_of(spec)), num_rows)
         if self._folder is None:
-            return MemorySegment(num_bytes), False
+            return MemorySegment(lengths), False
         description = {
             "model_id": model_id,
             "spec": spec.to_content(),
@@ -270,11 +278,39 @@ class Shelf:
         path = self._path_of(model_id, self._folder)
         path.unlink(missing_ok=True)  # of a creation that was cut off
         if level != "memory":
-            return Segment.make(path, description, {VALUES: num_bytes}), True
-        store = MemorySegment(num_bytes)
+            return Segment.make(path, description, lengths), True
+        store = MemorySegment(lengths)
         # An empty file tells the next process that there was such a model: it is lost, not unheard of.
         Segment.make(path, description, {}).close(clean=False)
         return store, False
+
+    def _updater_of(self, spec: ModelSpec) -> Updater:
+        """Return a model's updater.
+
+        Raises:
+            ConfigError: there is none of that name, it is not allowed here, or has other numbers.
+            DTypeError: it can't work with the model's dtype.
+        """
+        updater = named(spec.updater, spec.numbers, allow=self._allow)
+        updater.check_dtype(spec.numpy_dtype)
+        return updater
+
+    def _shard_over(
+        self,
+        store: Store,
+        model_id: int,
+        spec: ModelSpec,
+        *,
+        routing: int,
+        num_rows: int,
+        undo: Undo | None,
+    ) -> Shard:
+        updater = self._updater_of(spec)
+        values, *slots = (
+            store.extent(array.name, array.dtype, (num_rows, *array.row_shape))
+            for array in arrays_of(spec, updater)
+        )
+        return Shard(model_id, spec, routing, values, slots=slots, updater=updater, undo=undo)
 
     def _put(self, shard: Shard, store: Store) -> None:
         self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
@@ -352,9 +388,10 @@ class Shelf:
             raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
         spec = ModelSpec.from_content(description["spec"])
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
-        values: np.ndarray[Any, Any] = segment.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
+        routing = int(description["routing"])
+        shard = self._shard_over(segment, model_id, spec, routing=routing, num_rows=num_rows, undo=self._undo)
         segment.mark_open()
-        self._put(Shard(model_id, spec, int(description["routing"]), values, undo=self._undo), segment)
+        self._put(shard, segment)
         if description["durability"] == "disk":
             self._on_disk.add(model_id)
 
@@ -383,12 +420,10 @@ class Shelf:
         """
         spec = ModelSpec.from_content(description["spec"])
         model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
+        routing = int(description["routing"])
         self.destroy(model_id)
-        store, _ = self._new_store(
-            model_id, spec, routing=int(description["routing"]), num_rows=num_rows, level="disk"
-        )
-        values = store.values(spec.numpy_dtype, (num_rows, *spec.row_shape))
-        shard = Shard(model_id, spec, int(description["routing"]), values)
+        store, _ = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level="disk")
+        shard = self._shard_over(store, model_id, spec, routing=routing, num_rows=num_rows, undo=None)
         self._put(shard, store)
         self._filling.add(model_id)
         self._on_disk.add(model_id)

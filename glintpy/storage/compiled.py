@@ -6,6 +6,7 @@ Knows no numba: the loops are arguments, compiled or not. Whatever is faster wit
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.storage.loops import Loop
 from glintpy.storage.numpy_kernels import Array, gather, is_blocks
+from glintpy.storage.updating import Updating
+from glintpy.updaters import Updater, arithmetic_dtype
 
 Gather = Callable[[Array, Selection, Array | None], Array]
 Scatter = Callable[[Array, Selection, Array], None]
@@ -28,6 +31,13 @@ _FEW_KEYS = 128
 _INDEX = np.dtype(np.uint32)
 
 
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """A loop, or none, for ``Updating``."""
+
+    update_loop: Loop | None
+
+
 class Ways(NamedTuple):
     """A way to read and one to change values; both as ``numpy_kernels`` says."""
 
@@ -35,14 +45,8 @@ class Ways(NamedTuple):
     scatter: Scatter
 
 
-def of_vectors(*, take: Loop, change: Loop, reference: Scatter) -> Ways:
-    """Return the ways of vectors.
-
-    Args:
-        take: ``loops.take_keys``.
-        change: the updater's loop over keys.
-        reference: its numpy way, for slices.
-    """
+def gather_of_vectors(take: Loop) -> Gather:
+    """Return how vectors are read, by ``loops.take_keys``."""
 
     def gather_keys(values: Array, selection: Selection, out: Array | None = None) -> Array:
         keys = selection.rows
@@ -53,6 +57,12 @@ def of_vectors(*, take: Loop, change: Loop, reference: Scatter) -> Ways:
         take(values, _indices(keys), out)
         return out
 
+    return gather_keys
+
+
+def scatter_of_vectors(change: Loop, *, reference: Scatter) -> Scatter:
+    """Return how vectors are changed, by the updater's loop over keys, and slices by its numpy way."""
+
     def scatter_keys(values: Array, selection: Selection, deltas: Array) -> None:
         keys = selection.rows
         if keys.ndim == 2:
@@ -60,7 +70,7 @@ def of_vectors(*, take: Loop, change: Loop, reference: Scatter) -> Ways:
         else:
             change(values, _indices(keys), _in_order(deltas))
 
-    return Ways(gather_keys, scatter_keys)
+    return scatter_keys
 
 
 def gather_of_matrices(*, pairs: Loop, grid: Loop) -> Gather:
@@ -153,6 +163,46 @@ def prove(ways: Ways, reference: Ways, *, dtype: np.dtype[Any], ndim: int) -> No
                 found, reference.gather(expected, selection, None)
             ):
                 raise RuntimeError("a compiled loop doesn't give what numpy gives")
+
+
+def prove_update(loop: Loop, updater: Updater, dtype: np.dtype[Any]) -> None:
+    """Refuse an updater's loop that doesn't give what its formula gives; also numba's first calls, as ``prove``'s.
+
+    Args:
+        loop: to be proved.
+        updater: whose it is.
+        dtype: of the values.
+
+    Raises:
+        RuntimeError: it gives other numbers.
+    """
+    kept_in = arithmetic_dtype(dtype)
+    for ndim in (1, 2):
+        shape = (6,) if ndim == 1 else (6, 3)
+        arrays = [
+            [
+                (np.arange(np.prod(shape)).reshape(shape) % 5).astype(dtype),
+                *(np.full(shape, slot.init, kept_in) for slot in updater.slots),
+                *([np.zeros(6, np.uint32)] if updater.counts_steps else []),
+            ]
+            for _ in range(2)
+        ]
+        formula, looped = (
+            Updating(updater, each, Lone(each_loop))
+            for each, each_loop in zip(arrays, (None, loop), strict=True)
+        )
+        for rows in (np.array([4, 0, 3], _INDEX), np.array([0, 0, 5], _INDEX)):
+            selection = Selection(_as_received(rows))
+            deltas = _as_received(
+                (np.arange(np.prod((3, *shape[1:]))) % 3).reshape(3, *shape[1:]).astype(dtype)
+            )
+            formula.apply(selection, deltas)
+            looped.apply(selection, deltas)
+        for expected, found in zip(*arrays, strict=True):
+            if not np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"):
+                raise RuntimeError(
+                    f"the compiled loop of updater {updater.name!r} doesn't give what its formula gives"
+                )
 
 
 def _is_numpys(selection: Selection) -> bool:

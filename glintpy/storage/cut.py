@@ -21,6 +21,8 @@ from glintpy.errors import ModelError, ShapeError
 from glintpy.protocol.selection import axis_indices, is_slices
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from glintpy.protocol.selection import Selection
@@ -111,10 +113,7 @@ class Cut:
             raise ModelError(
                 f"no slice {index} in a cut of {self.num_slices} of which those below {lowest} are done with"
             )
-        for done in range(self._floor, lowest):
-            self._saved.pop(done, None)
-        self._exposed[self._floor * self._slice_pages : lowest * self._slice_pages] = False
-        self._floor = lowest
+        self.forget(lowest)
         live, saved = self._live(index), self._saved.get(index, [])
         pages_here = slice(index * self._slice_pages, (index + 1) * self._slice_pages)
         found = live.copy() if self._exposed[pages_here].any() else np.empty_like(live)
@@ -125,6 +124,13 @@ class Cut:
             else:
                 full[pages.numbers] = pages.values
         return found
+
+    def forget(self, floor: int) -> None:
+        """Drop what was copied of the slices below a floor, which are done with; a lower one does nothing."""
+        for done in range(self._floor, floor):
+            self._saved.pop(done, None)
+        self._exposed[self._floor * self._slice_pages : floor * self._slice_pages] = False
+        self._floor = max(floor, self._floor)
 
     def _pages_of(self, rows: Any) -> Any:
         """Return the page of a row, or of each of several."""
@@ -171,6 +177,58 @@ class Cut:
 
     def _live(self, index: int) -> NDArray[Any]:
         return self._values[index * self.slice_rows : (index + 1) * self.slice_rows]
+
+
+class Moment:
+    """The arrays of a model as they were, all of one moment.
+
+    Slices are counted through: first those of the first array, then those of the second one.
+
+    Attributes:
+        slice_rows: rows of each slice but the last of each array.
+        num_slices: of all arrays.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], slice_rows: int) -> None:
+        """Hold this moment.
+
+        Args:
+            arrays: (num_rows, ...) each, with the same number of rows.
+            slice_rows: at least one.
+
+        Raises:
+            ShapeError: a slice without rows.
+        """
+        self._cuts = [Cut(array, slice_rows) for array in arrays]
+        self._each = self._cuts[0].num_slices
+        self.slice_rows = slice_rows
+        self.num_slices = self._each * len(arrays)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the copies that are held."""
+        return sum(cut.num_bytes for cut in self._cuts)
+
+    def before_push(self, selection: Selection, arrays: range) -> None:
+        """Copy what a push is about to change; see ``Cut.before_push``.
+
+        Args:
+            selection: the push's, checked.
+            arrays: which of them it changes.
+        """
+        for index in arrays:
+            self._cuts[index].before_push(selection)
+
+    def read(self, index: int, *, floor: int = 0) -> NDArray[Any]:
+        """Return one slice as it was; see ``Cut.read``."""
+        if not 0 <= index < self.num_slices:
+            raise ModelError(f"no slice {index} in a cut of {self.num_slices}")
+        array, within = divmod(index, self._each)
+        for earlier, cut in enumerate(self._cuts[:array]):
+            if earlier * self._each < floor:
+                cut.forget(min(self._each, floor - earlier * self._each))
+        found: NDArray[Any] = self._cuts[array].read(within, floor=max(0, floor - array * self._each))
+        return found
 
 
 class _Pages(NamedTuple):

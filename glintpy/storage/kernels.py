@@ -6,7 +6,7 @@ bits, so nobody can tell when. numba costs 0.2 to 0.4 s to import and 125 MB (tw
 file), so it is imported by that method only: neither by an import of this module nor inside a request.
 
 What pays was measured, see ``docs/decisions/performance.md``: adding anything but slices; reading many single
-cells. Whole rows are read as fast by numpy's ``take``, and slices are numpy's own.
+cells; every other updater's formula. Whole rows are read as fast by numpy's ``take``, and slices are numpy's own.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ from glintpy.storage.compiled import (
     Scatter,
     Ways,
     gather_of_matrices,
-    of_vectors,
+    gather_of_vectors,
     prove,
+    prove_update,
     scatter_of_matrices,
+    scatter_of_vectors,
 )
 from glintpy.storage.numpy_kernels import Array, assign, gather, scatter_add
-from glintpy.updaters import Add
+from glintpy.updaters import Add, Updater, arithmetic_dtype
+from glintpy.updaters.base import Loop
 
 if sys.platform != "win32":
     import fcntl
 
 __all__ = [
     "COMPILED_BYTES_MIN",
-    "LOOPS",
     "Gather",
     "Kernels",
     "Scatter",
@@ -64,36 +66,43 @@ _TURNS_MAX = 600
 
 _LOCK_NAME = "glintpy-loops.lock"
 
-LOOPS: dict[str, loops.Loops] = {Add.name: loops.ADD}
-"""What is compiled for an updater, by its name."""
-
 
 class Kernels:
     """How values of one dtype and number of dimensions are read and changed.
 
     Attributes:
         gather: copies what is selected, see ``numpy_kernels.gather``.
-        scatter: applies a push, see ``numpy_kernels.scatter_add``.
+        scatter: adds, see ``numpy_kernels.scatter_add``.
+        update_loop: the loop of another updater, see ``Updater.loop``; None: it computes with its formula.
         wants_preparing: there are loops to compile, and they are not.
     """
 
     def __init__(
-        self, dtype: DTypeAny, ndim: int, scatter: Scatter, compilable: loops.Loops | None = None
+        self,
+        dtype: DTypeAny,
+        ndim: int,
+        updater: Updater,
+        *,
+        compilable: bool = False,
+        add: loops.Loops = loops.ADD,
     ) -> None:
         """Start with numpy's ways.
 
         Args:
             dtype: of the values.
             ndim: 1 for vectors, 2 for matrices.
-            scatter: the updater's numpy reference.
-            compilable: its loops; None: numpy's ways for good.
+            updater: how pushes are applied; with any numbers.
+            compilable: whether there is anything to compile; False: numpy's ways for good.
+            add: the loops of the updater ``add``.
         """
         self.dtype = dtype
         self.ndim = ndim
         self.gather: Gather = gather
-        self.scatter: Scatter = scatter
-        self._loops = compilable
-        self.wants_preparing = compilable is not None
+        self.scatter: Scatter = scatter_add
+        self.update_loop: Loop | None = None
+        self._updater = updater
+        self._add = add
+        self.wants_preparing = compilable
 
     def prepare(self) -> Steps:
         """Compile the loops and put them in numpy's place, a step at a time.
@@ -104,11 +113,11 @@ class Kernels:
         Yields:
             Whether the step got something done; False: another process is at it, wait a little.
         """
-        if self._loops is None or not self.wants_preparing:
+        if not self.wants_preparing:
             return
-        what = f"{self.dtype.name} {'vectors' if self.ndim == 1 else 'matrices'}"
+        what = f"{self.dtype.name} {'vectors' if self.ndim == 1 else 'matrices'} under {self._updater.name!r}"
         try:
-            compiled = yield from self._compile(self._loops)
+            ways, update_loop = yield from self._compile()
         except ImportError as error:
             self.wants_preparing = False
             _log_missing(str(error))
@@ -118,77 +127,86 @@ class Kernels:
                 "server: %s stay with numpy, numba failed: %s: %s", what, type(error).__name__, error
             )
         else:
-            self.gather, self.scatter = compiled
+            self.gather, self.scatter = ways
+            self.update_loop = update_loop
             self.wants_preparing = False
             logger.info("server: the compiled loops of %s are ready", what)
 
-    def _compile(self, compilable: loops.Loops) -> Generator[bool, None, Ways]:
+    def _compile(self) -> Generator[bool, None, _Compiled]:
         import numba  # noqa: PLC0415 - not before a model wants it: see the module's docstring
 
         if getattr(numba.config, "DISABLE_JIT", 0):
             raise ImportError("NUMBA_DISABLE_JIT is set")
         yield True
         try:
-            return (yield from self._compile_with(numba, compilable, on_disk=True))
+            return (yield from self._compile_with(numba, on_disk=True))
         except Exception as error:  # noqa: BLE001 - a full disk, no folder to write to, a damaged file
             logger.info("server: compiles without a cache on disk: %s: %s", type(error).__name__, error)
-        return (yield from self._compile_with(numba, compilable, on_disk=False))
+        return (yield from self._compile_with(numba, on_disk=False))
 
-    def _compile_with(
-        self, numba: Any, compilable: loops.Loops, *, on_disk: bool
-    ) -> Generator[bool, None, Ways]:
+    def _compile_with(self, numba: Any, *, on_disk: bool) -> Generator[bool, None, _Compiled]:
         compiler = _Compiler(numba, self.dtype, on_disk=on_disk)
+        loop = None if type(self._updater) is Add else self._updater.loop
         # One process at a time: numba numbers the files of its cache without a lock, so that two could give
         # one number to two signatures. Whoever comes second finds the first one's work.
         with contextlib.ExitStack() as stack:
             if on_disk:
-                folder = Path(compiler.folder(compilable.keys))
-                _check_trusted(folder)
-                lock = yield from _take_turn(folder)
-                stack.callback(lock.release)
-            ways = yield from self._ways(compiler, compilable)
-        prove(ways, Ways(gather, self.scatter), dtype=self.dtype, ndim=self.ndim)
-        return ways
+                for folder in sorted({compiler.folder(each) for each in (self._add.keys, loop) if each}):
+                    _check_trusted(Path(folder))
+                    lock = yield from _take_turn(Path(folder))
+                    stack.callback(lock.release)
+            ways = yield from self._ways(compiler)
+            compiled = None if loop is None else compiler.compile_update(loop, len(self._updater.slots))
+        prove(ways, Ways(gather, scatter_add), dtype=self.dtype, ndim=self.ndim)
+        if compiled is not None:
+            prove_update(compiled, self._updater, self.dtype)
+        return ways, compiled
 
-    def _ways(self, compiler: _Compiler, compilable: loops.Loops) -> Generator[bool, None, Ways]:
+    def _ways(self, compiler: _Compiler) -> Generator[bool, None, Ways]:
+        changed_by = self._add if type(self._updater) is Add else None
         if self.ndim == 1:
             take = compiler.compile(loops.take_keys, values=1, axes=1, entries=1)
             yield True
-            change = compiler.compile(compilable.keys, values=1, axes=1, entries=1, changes=True)
-            return of_vectors(take=take, change=change, reference=self.scatter)
-        rows = compiler.compile(compilable.rows, values=2, axes=1, entries=2, changes=True)
-        yield True
-        pairs = compiler.compile(compilable.pairs, values=2, axes=2, entries=1, changes=True)
-        yield True
-        grid = compiler.compile(compilable.grid, values=2, axes=2, entries=2, changes=True)
-        yield True
+            if changed_by is None:
+                return Ways(gather_of_vectors(take), scatter_add)
+            change = compiler.compile(changed_by.keys, values=1, axes=1, entries=1, changes=True)
+            return Ways(gather_of_vectors(take), scatter_of_vectors(change, reference=scatter_add))
         take_pairs = compiler.compile(loops.take_pairs, values=2, axes=2, entries=1)
         yield True
         take_grid = compiler.compile(loops.take_grid, values=2, axes=2, entries=2)
-        return Ways(
-            gather_of_matrices(pairs=take_pairs, grid=take_grid),
-            scatter_of_matrices(rows=rows, pairs=pairs, grid=grid, reference=self.scatter),
-        )
+        yield True
+        taken = gather_of_matrices(pairs=take_pairs, grid=take_grid)
+        if changed_by is None:
+            return Ways(taken, scatter_add)
+        rows = compiler.compile(changed_by.rows, values=2, axes=1, entries=2, changes=True)
+        yield True
+        pairs = compiler.compile(changed_by.pairs, values=2, axes=2, entries=1, changes=True)
+        yield True
+        grid = compiler.compile(changed_by.grid, values=2, axes=2, entries=2, changes=True)
+        return Ways(taken, scatter_of_matrices(rows=rows, pairs=pairs, grid=grid, reference=scatter_add))
 
 
-def kernels_of(values: Array, updater: str, scatter: Scatter) -> Kernels:
+_Compiled = tuple[Ways, Loop | None]
+
+
+def kernels_of(values: Array, updater: Updater) -> Kernels:
     """Return how an array's values are read and changed; big ones of a kind share it.
 
     Args:
         values: (num_rows, num_cols) or (num_rows,), C-contiguous.
-        updater: its name.
-        scatter: its numpy reference.
+        updater: how pushes are applied.
     """
     # numba has no arithmetic of float16 outside GPUs.
     fits = values.dtype != np.float16 and values.dtype.isnative and max(values.shape) < INDEX_MAX
-    if not fits or values.nbytes < COMPILED_BYTES_MIN or updater not in LOOPS:
-        return Kernels(values.dtype, values.ndim, scatter)
-    kind = (values.dtype.name, values.ndim, updater)
+    is_formula = type(updater) is not Add and updater.loop is None
+    if not fits or values.nbytes < COMPILED_BYTES_MIN or is_formula:
+        return Kernels(values.dtype, values.ndim, updater)
+    kind = (values.dtype.name, values.ndim, type(updater))
     # Both of two threads that come at once get the one that is kept.
-    return _SHARED.setdefault(kind, Kernels(values.dtype, values.ndim, scatter, LOOPS[updater]))
+    return _SHARED.setdefault(kind, Kernels(values.dtype, values.ndim, updater, compilable=True))
 
 
-_SHARED: dict[tuple[str, int, str], Kernels] = {}
+_SHARED: dict[tuple[str, int, type[Updater]], Kernels] = {}
 """The kernels of big models: the loops of a kind are compiled once a process."""
 
 _missing: set[str] = set()
@@ -209,8 +227,11 @@ class _Compiler:
     def __init__(self, numba: Any, dtype: DTypeAny, *, on_disk: bool) -> None:
         self._numba = numba
         self._dtype = dtype
+        self._on_disk = on_disk
+
+    def _jit(self, loop: loops.Loop, **options: Any) -> Any:
         # No fastmath: sums are numpy's, bit for bit. The GIL is let go of, for long pushes and a second server.
-        self._jit = numba.njit(nogil=True, cache=on_disk)
+        return self._numba.njit(nogil=True, cache=self._on_disk, **options)(loop)
 
     def folder(self, loop: loops.Loop) -> str:
         """Return where numba keeps what it compiles of a loop."""
@@ -234,10 +255,34 @@ class _Compiler:
             *[self._array(self._numba.uint32, 1)] * axes,
             self._array(item, entries, written=not changes),
         )
-        dispatcher = self._jit(loop)
+        return self._compiled(self._jit(loop), signature)
+
+    def compile_update(self, loop: Loop, num_slots: int) -> Loop:
+        """Compile the loop of an updater.
+
+        Args:
+            loop: ``loop(values, *slots, starts, width, deltas, rates, numbers)``.
+            num_slots: how many slots there are.
+        """
+        numba = self._numba
+        item, computed_in = numba.from_dtype(self._dtype), numba.from_dtype(arithmetic_dtype(self._dtype))
+        signature = numba.void(
+            self._array(item, 1, written=True),
+            *[self._array(computed_in, 1, written=True)] * num_slots,
+            self._array(numba.int64, 1),
+            numba.int64,
+            self._array(item, 1),
+            self._array(computed_in, 2),
+            self._array(computed_in, 1),
+        )
+        # Numbers are divided as numpy divides them, by zero too.
+        return self._compiled(self._jit(loop, error_model="numpy"), signature)
+
+    @staticmethod
+    def _compiled(dispatcher: Any, signature: Any) -> Loop:
         dispatcher.compile(signature)
         dispatcher.disable_compile()
-        compiled: loops.Loop = dispatcher
+        compiled: Loop = dispatcher
         return compiled
 
     def _array(self, item: Any, ndim: int, *, written: bool = False) -> Any:

@@ -45,8 +45,9 @@ class PushRecord:
         sequence: its number there.
         model_id: the model's.
         selection: server rows.
-        values: of the selection's shape and the model's dtype.
+        values: of the selection's shape and the array's dtype.
         assign: whether the values are stored as they are.
+        array: which of the model's.
     """
 
     KIND: ClassVar[int] = 1
@@ -56,6 +57,7 @@ class PushRecord:
     selection: Selection
     values: NDArray[Any]
     assign: bool = False
+    array: int = 0
 
     def body(self) -> list[Buffer]:
         """Return the bytes, arrays by reference."""
@@ -78,7 +80,7 @@ class PushRecord:
             0 if cols is None else dtypes.CODE_OF[cols.dtype],
             dtypes.CODE_OF[values.dtype],
             values.ndim,
-            0,
+            self.array,
             len(rows),
             num_cols,
             *shape,
@@ -93,7 +95,7 @@ class PushRecord:
     @classmethod
     def of(cls, body: memoryview) -> PushRecord:
         """Return what these bytes say; its arrays lie over them."""
-        session, sequence, model_id, flags, *codes, ndim, _, num_rows, num_cols, first, second = (
+        session, sequence, model_id, flags, *codes, ndim, array, num_rows, num_cols, first, second = (
             _PUSH.unpack_from(body)
         )
         rows_shape = (num_rows, 3) if flags & _ROW_SLICES else (num_rows,)
@@ -104,7 +106,7 @@ class PushRecord:
             cols, offset = _array(body, offset, codes[1], cols_shape)
         values, _ = _array(body, offset, codes[2], (first, second)[:ndim])
         selection = Selection(rows, cols, bool(flags & _PAIRED))
-        return cls(session, sequence, model_id, selection, values, bool(flags & _ASSIGN))
+        return cls(session, sequence, model_id, selection, values, bool(flags & _ASSIGN), array)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from glintpy.errors import GlintError
 from glintpy.protocol.failures import APPLIED, code_of
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
+from glintpy.storage.arrays import fill_slots
 from glintpy.storage.files import Files
 from glintpy.storage.journal import Journal, Session
 from glintpy.storage.log import Log
@@ -261,7 +262,7 @@ class Recovery:
         if number < self._found.positions[model_id]:
             return APPLIED
         try:
-            shard.push(record.selection, record.values, assign=record.assign)
+            shard.push(record.selection, record.values, assign=record.assign, array=record.array)
         except GlintError as error:
             # The server met it too; the record that says so was the next one, and the power went before.
             return code_of(error)
@@ -315,19 +316,25 @@ class Recovery:
 
 
 def _load(shard: Shard, reader: SnapshotReader) -> None:
-    cells = shard.values.reshape(-1).view(np.uint8)
-    filled = 0
+    arrays = [array.reshape(-1).view(np.uint8) for array in shard.arrays]
+    filled, waiting = 0, [cells for cells in arrays if cells.size]
     for block in reader.blocks():
-        if filled + len(block) <= cells.size:
-            cells[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
+        # Blocks are of one array each, see ``rounds``.
         filled += len(block)
-    if filled != cells.size:
-        raise SnapshotDamaged(f"model {shard.model_id} has {cells.size} bytes, its snapshot {filled}")
+        if not waiting or len(block) > len(waiting[0]):
+            continue
+        waiting[0][: len(block)] = np.frombuffer(block, np.uint8)
+        waiting[0] = waiting[0][len(block) :]
+        if not len(waiting[0]):
+            waiting.pop(0)
+    if waiting or filled != shard.num_bytes:
+        raise SnapshotDamaged(f"model {shard.model_id} has {shard.num_bytes} bytes, its snapshot {filled}")
 
 
 def fill_whole(shard: Shard, extents: np.ndarray[Any, np.dtype[np.int64]]) -> None:
     """Give a model its initial values, slice by slice, as its making does."""
     spec: ModelSpec = shard.spec
+    fill_slots(shard.arrays[1:], shard.updater, 0, shard.num_rows)
     if spec.init_depends_on_row and not extents.size:
         return  # whoever made it filled it by pushes
     slice_rows = max(1, 1_000_000 // max(1, spec.num_cols or 1))

@@ -1,4 +1,4 @@
-"""What a master must not forget: the cluster's id, its servers and models, in SQLite; knows no socket.
+"""What a master must not forget: the cluster's id, servers, models and groups, in SQLite; knows no socket.
 
 WAL with ``synchronous=FULL``: a change is on the disk before the master answers, for about 0.3 ms. Each row has a
 checksum, since SQLite finds a damaged page but not a damaged letter. What no checksum finds is a file that is whole
@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,18 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL, ch
 CREATE TABLE IF NOT EXISTS eras (position INTEGER PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS servers (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS models (model_id INTEGER PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS workers (token TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 """
 
-_KEYS = {"facts": "name", "eras": "position", "servers": "name", "models": "model_id"}
+_KEYS = {
+    "facts": "name",
+    "eras": "position",
+    "servers": "name",
+    "models": "model_id",
+    "groups": "name",
+    "workers": "token",
+}
 
 _FILE_BYTES_MIN = 512
 """The smallest page that SQLite knows."""
@@ -193,6 +202,31 @@ class Registry:
         """Forget a model."""
         self._write("models", model_id, None)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the groups' rows."""
+        return [json.loads(value) for _, value in self._rows("groups")]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the rows of the workers of groups."""
+        return [json.loads(value) for _, value in self._rows("workers")]
+
+    def save_groups(self, rows: Iterable[tuple[str, str, dict[str, Any] | None]]) -> None:
+        """Note groups and workers, all of them or none: (table, key, row), None for what is no more."""
+        failpoints.hit("master.before_commit")
+        try:
+            self._database.execute("BEGIN")
+            try:
+                for table, key, row in rows:
+                    self._put(table, key, None if row is None else json.dumps(row))
+                self._database.execute("COMMIT")
+            except sqlite3.Error:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise ConfigError(f"can't write {self._where}: {error}") from error
+        failpoints.hit("master.after_commit")
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -213,7 +247,7 @@ class Registry:
             return  # new
         if "format" in dict(self._database.execute("SELECT name, value FROM facts")):
             self._check_format()
-        for table in _KEYS:
+        for table in tables:  # an earlier version had fewer
             for _ in self._rows(table):
                 pass
 

@@ -90,7 +90,7 @@ class Snapshots:
         shard = self.shards[model_id]
         # Else it might hold a push of which a power cut takes the receipt.
         sync()
-        position, row_bytes = log.next_number, shard.spec.row_bytes
+        position, row_bytes = log.next_number, shard.row_bytes
         slice_rows = max(1, SLICE_BYTES // max(1, row_bytes))
         cut = shard.begin_cut(CUT, slice_rows=slice_rows)
         writer = None

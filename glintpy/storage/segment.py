@@ -1,7 +1,7 @@
-"""The values of one model on one server, in a file that outlives its process or in memory; knows no thread or clock.
+"""The arrays of one model on one server, in a file that outlives its process or in memory; knows no thread or clock.
 
-A segment is a list of *extents*, named arrays that lie one behind the other: the values, and later what an
-updater keeps beside them.
+A segment is a list of *extents*, named arrays that lie one behind the other: the values, and what an updater keeps
+beside them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ if TYPE_CHECKING:
 
     from glintpy.protocol.dtypes import DTypeAny
 
-VALUES = "values"
-"""The extent that every segment has."""
-
 _ALIGNMENT = 64
 """Extents start at multiples of it: a cache line, and more than any dtype asks for."""
 
 
 class Store(Protocol):
-    """Where a shard's array lies."""
+    """Where a shard's arrays lie."""
 
-    def values(self, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
-        """Return the store as an array; every call returns the same memory."""
+    def extent(self, name: str, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
+        """Return one of them; every call returns the same memory."""
 
     def mark_filled(self) -> None:
         """Note that the values are what the model begins with."""
@@ -46,7 +43,7 @@ class Store(Protocol):
 
 
 class Segment(MappedFile):
-    """The values of one model on one server, in one file.
+    """The arrays of one model on one server, in one file.
 
     If it has not survived, or was never filled, its values can't be trusted and the model counts as lost. What
     its server was killed in the middle of is in the undo record.
@@ -62,7 +59,7 @@ class Segment(MappedFile):
         Args:
             path: must not exist.
             description: anything that JSON can hold.
-            extents: bytes of each, by its name; the values are among them.
+            extents: bytes of each, by its name.
 
         Raises:
             NotEnoughMemory, ConfigError: see ``create``.
@@ -87,37 +84,32 @@ class Segment(MappedFile):
             raise ModelLost(f"{self.path} has no extent {name!r}") from error
         return _as_array(self.body[start : start + num_bytes], dtype, shape)
 
-    def values(self, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
-        """Return the values as an array over the file.
-
-        Raises:
-            ShapeError: not the size that the segment was made for.
-            ModelLost: the file has none.
-        """
-        return self.extent(VALUES, dtype, shape)
-
 
 class MemorySegment:
     """The same without a file: gone with its process."""
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(self, extents: Mapping[str, int]) -> None:
         """Reserve memory.
+
+        Args:
+            extents: bytes of each array, by its name.
 
         Raises:
             NotEnoughMemory: the system refuses.
         """
         try:
-            self._bytes = np.zeros(num_bytes, dtype=np.uint8)
+            self._extents = {name: np.zeros(num_bytes, np.uint8) for name, num_bytes in extents.items()}
         except MemoryError as error:
-            raise NotEnoughMemory(f"the system has no {num_bytes} bytes for a model") from error
+            needed = sum(extents.values())
+            raise NotEnoughMemory(f"the system has no {needed} bytes for a model") from error
 
-    def values(self, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
-        """Return the memory as an array.
+    def extent(self, name: str, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
+        """Return one array.
 
         Raises:
-            ShapeError: not the size that the segment was made for.
+            ShapeError: not the size that it was made for.
         """
-        return _as_array(self._bytes.data, dtype, shape)
+        return _as_array(self._extents[name].data, dtype, shape)
 
     def mark_filled(self) -> None:
         """There is nobody to tell."""
@@ -128,7 +120,7 @@ class MemorySegment:
 
     def delete(self) -> None:
         """Let go of the memory; it goes with the last array over it."""
-        self._bytes = np.zeros(0, dtype=np.uint8)
+        self._extents = {}
 
 
 def _as_array(body: memoryview, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:

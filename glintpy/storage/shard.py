@@ -1,4 +1,4 @@
-"""One model on one server: pull, push, and the cuts that saves read; no thread, socket or clock.
+"""One model on one server: pull, push, and the moments that saves read; no thread, socket or clock.
 
 Everything is checked before the first write, so that an exception leaves the values as they were: a bad
 index or a bad number is its sender's problem and nobody else's. Where values outlive their process, the old
@@ -7,6 +7,7 @@ ones are written down first, so that a process may be killed in the middle of a 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +16,18 @@ from glintpy import config, failpoints
 from glintpy.errors import DTypeError, ModelError, RemoteProtocolError, ShapeError
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.storage import kernels
-from glintpy.storage.cut import Cut
-from glintpy.updaters import Add, named
+from glintpy.storage.arrays import arrays_of
+from glintpy.storage.cut import Moment
+from glintpy.storage.updating import Updating
+from glintpy.updaters import Add, Updater, named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from glintpy.protocol.spec import ModelSpec
     from glintpy.storage.undo import Pending, Undo
-
-_KERNELS: dict[str, kernels.Scatter] = {Add.name: kernels.scatter_add}
-"""How an updater changes stored values with numpy, by its name."""
 
 
 class Shard:
@@ -38,6 +38,8 @@ class Shard:
         spec: what was asked for when the model was made.
         routing: the version under which requests name this server's rows.
         values: (num_rows, num_cols), or (num_rows,) for a vector, C-contiguous, of the model's dtype.
+        arrays: the values, and what the updater keeps beside them, see ``storage.arrays``.
+        updater: the rule by which pushes are applied.
         cuts: the moments that are being read, by their ids.
         kernels: how the values are read and changed; may be prepared to be faster.
         undo: where old values are written down; None: the values go with their process.
@@ -50,20 +52,25 @@ class Shard:
         routing: int,
         values: NDArray[Any],
         *,
+        slots: Sequence[NDArray[Any]] = (),
+        updater: Updater | None = None,
         undo: Undo | None = None,
     ) -> None:
-        """Put a model over an array.
+        """Put a model over arrays.
 
         Args:
             model_id: the model's.
             spec: what was asked for.
             routing: its version.
-            values: the array.
-            undo: of the server whose files the array lies in.
+            values: the first array.
+            slots: the others, in order.
+            updater: the spec's; None: one of those that come with the package.
+            undo: of the server whose files the arrays lie in.
 
         Raises:
-            ShapeError, DTypeError: an array that can't be the model's.
+            ShapeError, DTypeError: arrays that can't be the model's.
         """
+        updater = named(spec.updater, spec.numbers) if updater is None else updater
         if values.ndim == 0 or values.shape[1:] != spec.row_shape:
             raise ShapeError(f"rows of shape {spec.row_shape} don't lie in an array of shape {values.shape}")
         if values.dtype != spec.numpy_dtype:
@@ -74,10 +81,18 @@ class Shard:
         self.spec = spec
         self.routing = routing
         self.values = values
+        self.arrays = (values, *slots)
+        self.updater = updater
         self.undo = undo
-        self.cuts: dict[int, Cut] = {}
-        updater = named(spec.updater).name
-        self.kernels = kernels.kernels_of(values, updater, _KERNELS[updater])
+        self.cuts: dict[int, Moment] = {}
+        self.kernels = kernels.kernels_of(values, updater)
+        self._updating = None if type(updater) is Add else Updating(updater, self.arrays, self.kernels)
+        self._dtypes = [array.dtype for array in self.arrays]
+        found = [(array.dtype, array.shape[1:]) for array in self.arrays]
+        if found != [(array.dtype, array.row_shape) for array in arrays_of(spec, updater)]:
+            raise ShapeError(
+                f"model {spec.name!r} has other arrays under updater {spec.updater!r} than {found}"
+            )
         # What each request asks for, so that none has to ask the spec for it.
         self._num_rows = int(values.shape[0])
         self._num_cols = spec.num_cols
@@ -91,23 +106,29 @@ class Shard:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of this server's values."""
-        return int(self.values.nbytes)
+        """Bytes of this server's values and of what its updater keeps."""
+        return sum(int(array.nbytes) for array in self.arrays)
 
-    def check_pull(self, selection: Selection, bytes_max: int | None) -> tuple[int, ...]:
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the array that has the widest ones."""
+        return max(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays)
+
+    def check_pull(self, selection: Selection, bytes_max: int | None, *, array: int = 0) -> tuple[int, ...]:
         """Return the shape of what a selection would read.
 
         Args:
             selection: server rows.
             bytes_max: what an answer can carry; None: anything.
+            array: which of the model's.
 
         Raises:
-            KeyRangeError, ShapeError: a selection that doesn't fit.
+            KeyRangeError, ShapeError: a selection that doesn't fit, or no such array.
             RemoteProtocolError: it reads more.
         """
-        shape = selection.check(self._num_rows, self._num_cols)
+        shape = self._check(selection, array)
         if bytes_max is not None:
-            num_bytes = self._dtype.itemsize
+            num_bytes = self._dtypes[array].itemsize
             for length in shape:
                 num_bytes *= length
             if num_bytes > bytes_max:
@@ -117,14 +138,20 @@ class Shard:
         return shape
 
     def pull(
-        self, selection: Selection, *, out: NDArray[Any] | None = None, bytes_max: int | None = None
+        self,
+        selection: Selection,
+        *,
+        array: int = 0,
+        out: NDArray[Any] | None = None,
+        bytes_max: int | None = None,
     ) -> NDArray[Any]:
         """Copy what is selected.
 
         Args:
             selection: server rows.
+            array: which of the model's; 0 its values.
             bytes_max: refuse to read more; see ``check_pull``.
-            out: C-contiguous, of the selection's shape and the model's dtype, to be overwritten, so that its
+            out: C-contiguous, of the selection's shape and the array's dtype, to be overwritten, so that its
                 memory is used again; None: a new array is made.
 
         Returns:
@@ -135,26 +162,34 @@ class Shard:
             RemoteProtocolError: a selection of more than ``bytes_max``.
             DTypeError: an ``out`` of another dtype.
         """
-        shape = self.check_pull(selection, bytes_max)
+        shape = self.check_pull(selection, bytes_max, array=array)
         if out is not None:
-            self._check_fits(out, shape)
+            self._check_fits(out, shape, array)
             if not out.flags.c_contiguous or not out.flags.writeable:
                 raise ShapeError("an array to pull into is C-contiguous and can be written to")
-        return self.kernels.gather(self.values, selection, out)
+        return self._gather(self.arrays[array], selection, out)
 
-    def check_push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> tuple[int, ...]:
+    def check_push(
+        self, selection: Selection, deltas: NDArray[Any], *, assign: bool, array: int = 0
+    ) -> tuple[int, ...]:
         """Return the shape of what a push would change; see ``push``.
 
         Raises:
             KeyRangeError, ShapeError, DTypeError: it would be refused.
         """
-        shape = selection.check(self._num_rows, self._num_cols)
-        self._check_fits(deltas, shape)
+        shape = self._check(selection, array)
+        self._check_fits(deltas, shape, array)
+        if array and not assign:
+            raise ShapeError(
+                "only the values can be pushed to; what an updater keeps beside them can be assigned"
+            )
         if self._checks_finite and not assign:
             _check_finite(deltas, self.spec.name)
         return shape
 
-    def push(self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False) -> None:
+    def push(
+        self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False, array: int = 0
+    ) -> None:
         """Apply values to what is selected, all of them or, by an exception, none.
 
         Args:
@@ -162,42 +197,49 @@ class Shard:
             deltas: of the selection's shape and the model's dtype.
             assign: store the values as they are, whatever the updater. Then ``spec.finite`` is not asked:
                 what a finite model held when it was saved may have overflowed, and must load again.
+            array: which of the model's arrays; other than 0 only with ``assign``.
 
         Raises:
             KeyRangeError, ShapeError: a selection that doesn't fit, or values that don't fit it.
             DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
             MemoryError: no room for a cut's copy of what this push would change, or for its undo record.
         """
-        shape = self.check_push(selection, deltas, assign=assign)
+        shape = self.check_push(selection, deltas, assign=assign, array=array)
+        # What an updater keeps beside the values changes with them.
+        changes = range(array, array + 1) if assign else range(len(self.arrays))
         if self.cuts:
             for cut in self.cuts.values():
-                cut.before_push(selection)
+                cut.before_push(selection, changes)
         undo = self.undo
         if undo is not None:
             failpoints.hit("push.before_undo")
-            old = undo.room(self.model_id, selection, shape, self._dtype)
-            self.kernels.gather(self.values, selection, old)
+            kinds = [(shape if self._is_wide(index) else shape[:1], self._dtypes[index]) for index in changes]
+            places = undo.room(self.model_id, selection, kinds, first_array=changes.start)
+            for index, place in zip(changes, places, strict=True):
+                self._gather(self.arrays[index], self._within(selection, index), place)
             failpoints.hit("push.undo_written")
             undo.arm()
             failpoints.hit("push.flag_set")
         if failpoints.is_armed("push.half_applied"):
-            self._change_in_halves(selection, deltas, assign=assign)
+            self._change_in_halves(selection, deltas, assign_to=array if assign else None)
         else:
-            self._change(selection, deltas, assign=assign)
+            self._change(selection, deltas, assign_to=array if assign else None)
         failpoints.hit("push.applied")
 
-    def _change(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> None:
-        if assign:
-            kernels.assign(self.values, selection, deltas)
-        else:
+    def _change(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
+        if assign_to is not None:
+            kernels.assign(self.arrays[assign_to], selection, deltas)
+        elif self._updating is None:
             self.kernels.scatter(self.values, selection, deltas)
+        else:
+            self._updating.apply(selection, deltas)
 
-    def _change_in_halves(self, selection: Selection, deltas: NDArray[Any], *, assign: bool) -> None:
+    def _change_in_halves(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
         """Apply a push with a place in its middle where a drill may strike."""
         first, second = _halves(selection, deltas)
-        self._change(*first, assign=assign)
+        self._change(*first, assign_to=assign_to)
         failpoints.hit("push.half_applied")
-        self._change(*second, assign=assign)
+        self._change(*second, assign_to=assign_to)
 
     def put_back(self, pending: Pending) -> None:
         """Undo a push that was under way; again does no harm.
@@ -208,18 +250,48 @@ class Shard:
         Raises:
             KeyRangeError, ShapeError, ValueError: a record that doesn't fit this model.
         """
-        shape = pending.selection.check(self._num_rows, self._num_cols)
-        kernels.assign(self.values, pending.selection, pending.values(self._dtype, shape))
+        changes = range(pending.first_array, pending.first_array + pending.num_arrays)
+        selections = [self._within(pending.selection, index) for index in changes]
+        kinds = [
+            (self._check(selection, index), self._dtypes[index])
+            for index, selection in zip(changes, selections, strict=True)
+        ]
+        for index, selection, old in zip(changes, selections, pending.values(kinds), strict=True):
+            kernels.assign(self.arrays[index], selection, old)
 
-    def _check_fits(self, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-        if array.shape != shape:
-            raise ShapeError(f"values of shape {array.shape} for a selection of shape {shape}")
-        if array.dtype != self._dtype:
-            raise DTypeError(
-                f"values of {array.dtype.name} for a model of {self.spec.dtype}; convert them first"
-            )
+    def _is_wide(self, array: int) -> bool:
+        """Whether one of the arrays has what the values have for each row, rather than one number."""
+        return self.arrays[array].ndim == self.values.ndim
 
-    def begin_cut(self, cut_id: int, *, slice_rows: int) -> Cut:
+    def _within(self, selection: Selection, array: int) -> Selection:
+        """Return what a selection of the values is in one of the arrays."""
+        if selection.cols is None or self._is_wide(array):
+            return selection
+        return Selection(selection.rows)
+
+    def _gather(self, array: NDArray[Any], selection: Selection, out: NDArray[Any] | None) -> NDArray[Any]:
+        # The compiled ways are for the values' dtype and number of dimensions.
+        same = array.dtype == self._dtype and array.ndim == self.values.ndim
+        return (self.kernels.gather if same else kernels.gather)(array, selection, out)
+
+    def _check(self, selection: Selection, array: int) -> tuple[int, ...]:
+        """Return the shape of a selection of one of the arrays.
+
+        Raises:
+            KeyRangeError, ShapeError: it doesn't fit, or there is no such array.
+        """
+        if array >= len(self.arrays):
+            raise ShapeError(f"model {self.spec.name!r} has {len(self.arrays)} arrays, and no number {array}")
+        return selection.check(self._num_rows, self._num_cols if self._is_wide(array) else None)
+
+    def _check_fits(self, given: NDArray[Any], shape: tuple[int, ...], array: int) -> None:
+        if given.shape != shape:
+            raise ShapeError(f"values of shape {given.shape} for a selection of shape {shape}")
+        dtype = self._dtypes[array]
+        if given.dtype != dtype:
+            raise DTypeError(f"values of {given.dtype.name} for a model of {dtype.name}; convert them first")
+
+    def begin_cut(self, cut_id: int, *, slice_rows: int) -> Moment:
         """Hold this moment, to be read in slices while pushes go on.
 
         Args:
@@ -232,7 +304,7 @@ class Shard:
         """
         if cut_id in self.cuts:
             raise ModelError(f"cut {cut_id} of model {self.spec.name!r} is there already")
-        cut = self.cuts[cut_id] = Cut(self.values, slice_rows)
+        cut = self.cuts[cut_id] = Moment(self.arrays, slice_rows)
         return cut
 
     def end_cut(self, cut_id: int) -> None:

@@ -7,12 +7,15 @@ the old values back. The flag is stored last on the way in and first on the way 
     0   u64  1 armed                             64  u64  bytes of the old values
     8   u64  the model                           72  u8   pairs of rows and columns
     16  16 bytes  the session                    73  u8   kind of the rows, of the columns (74); 0: all columns
-    32  u64  the push's number                   128      rows, columns, old values, each on a multiple of 64
+    32  u64  the push's number                   75  u8   the first of the model's arrays, and how many (76)
     40  u64  bytes of the rows, of the columns (48)
+                                                 128      rows, columns, the old values of each array, each
+                                                          of them on a multiple of 64
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,10 +35,16 @@ if TYPE_CHECKING:
 
     from glintpy.protocol.dtypes import DTypeAny
 
-_RECORD = struct.Struct("<Q16sQQQ8xQBBB")
+_RECORD = struct.Struct("<Q16sQQQ8xQBBBBB")
 _RECORD_OFFSET = 8
 _BODY_OFFSET = 128
 _ALIGNMENT = 64
+
+Kind = tuple[tuple[int, ...], "DTypeAny"]
+"""Shape and dtype of an array."""
+
+_BYTES_MAX = 16 * config.FRAME_BYTES_MAX
+"""A push's own frames, and old values and slots of what the largest one changes."""
 
 _U32, _I64 = np.dtype("<u4"), np.dtype("<i8")
 _KINDS: dict[tuple[str, int], int] = {("u", 1): 1, ("i", 1): 2, ("i", 2): 3}
@@ -47,22 +56,34 @@ class Pending:
     """A push that was under way when its process was killed.
 
     Attributes:
-        old: bytes of the values as they were, in the selection's order.
+        first_array: which of the model's arrays it changes.
+        num_arrays: how many, from that one on.
+        old: bytes of each as they were, in the selection's order.
     """
 
     model_id: int
     session_id: bytes
     sequence: int
     selection: Selection
+    first_array: int
+    num_arrays: int
     old: memoryview
 
-    def values(self, dtype: DTypeAny, shape: Sequence[int]) -> NDArray[Any]:
-        """Return the old values as an array.
+    def values(self, kinds: Sequence[Kind]) -> list[NDArray[Any]]:
+        """Return the old values of each array.
+
+        Args:
+            kinds: shape and dtype of each.
 
         Raises:
             ValueError: they are not of that size.
         """
-        return np.frombuffer(self.old, dtype).reshape(tuple(shape))
+        places, end = _places(kinds, 0)
+        if end != len(self.old) or len(kinds) != self.num_arrays:
+            raise ValueError(
+                f"a record of {len(self.old)} bytes for {self.num_arrays} arrays, not {end} bytes"
+            )
+        return [_laid_over(self.old, kind, place) for kind, place in zip(kinds, places, strict=True)]
 
 
 class _UndoFile(MappedFile):
@@ -109,43 +130,45 @@ class Undo:
         self._push = (session_id, sequence)
 
     def room(
-        self, model_id: int, selection: Selection, shape: tuple[int, ...], dtype: DTypeAny
-    ) -> NDArray[Any]:
-        """Write down what a push is about to change, and return the place for the old values.
+        self, model_id: int, selection: Selection, kinds: Sequence[Kind], *, first_array: int = 0
+    ) -> list[NDArray[Any]]:
+        """Write down what a push is about to change, and return the places for the old values.
 
         Args:
             model_id: the model's.
             selection: checked.
-            shape: of what it selects.
-            dtype: the model's.
+            kinds: of what it selects of each array that it changes: shape and dtype.
+            first_array: which of the model's arrays the first one is.
 
         Returns:
-            An array of that shape and dtype, to be filled before ``arm``.
+            An array of each kind, to be filled before ``arm``.
 
         Raises:
             NotEnoughMemory: the record has to be larger, and there is no room for it.
         """
         rows, cols = selection.rows, selection.cols
-        num_bytes = dtype.itemsize
-        for length in shape:
-            num_bytes *= length
         cols_bytes = 0 if cols is None else cols.nbytes
         cols_at = _aligned(_BODY_OFFSET + rows.nbytes)
         values_at = _aligned(cols_at + cols_bytes)
-        if values_at + num_bytes > self._num_bytes:
-            self._grow(values_at + num_bytes)
+        places, end = _places(kinds, values_at)
+        num_bytes = end - values_at
+        if end > self._num_bytes:
+            self._grow(end)
         body = self._body
         body[_BODY_OFFSET : _BODY_OFFSET + rows.nbytes] = rows.reshape(-1).view(np.uint8).data
         if cols is not None:
             body[cols_at : cols_at + cols_bytes] = cols.reshape(-1).view(np.uint8).data
-        kinds = (
+        axes = (
             _KINDS[rows.dtype.kind, rows.ndim],
             0 if cols is None else _KINDS[cols.dtype.kind, cols.ndim],
         )
         session_id, sequence = self._push
-        fixed = (model_id, session_id, sequence, rows.nbytes, cols_bytes, num_bytes, selection.paired, *kinds)
-        _RECORD.pack_into(body, _RECORD_OFFSET, *fixed)
-        return np.frombuffer(body, dtype, num_bytes // dtype.itemsize, values_at).reshape(shape)
+        sizes = (rows.nbytes, cols_bytes, num_bytes)
+        which = (first_array, len(kinds))
+        _RECORD.pack_into(
+            body, _RECORD_OFFSET, model_id, session_id, sequence, *sizes, selection.paired, *axes, *which
+        )
+        return [_laid_over(body, kind, place) for kind, place in zip(kinds, places, strict=True)]
 
     def arm(self) -> None:
         """From here on whoever opens the record puts the old values back."""
@@ -166,9 +189,8 @@ class Undo:
         if not self._flag[0]:
             return None
         fixed = _RECORD.unpack_from(self._body, _RECORD_OFFSET)
-        model_id, session_id, sequence, rows_bytes, cols_bytes, num_bytes, paired, rows_kind, cols_kind = (
-            fixed
-        )
+        model_id, session_id, sequence, rows_bytes, cols_bytes, num_bytes, paired, *kinds_and_arrays = fixed
+        rows_kind, cols_kind, first_array, num_arrays = kinds_and_arrays
         cols_at = _aligned(_BODY_OFFSET + rows_bytes)
         values_at = _aligned(cols_at + cols_bytes)
         if values_at + num_bytes > self._num_bytes or rows_kind not in {1, 2, 3} or cols_kind > 3:
@@ -176,7 +198,8 @@ class Undo:
         rows = _indices(self._body[_BODY_OFFSET : _BODY_OFFSET + rows_bytes], rows_kind)
         cols = _indices(self._body[cols_at : cols_at + cols_bytes], cols_kind) if cols_kind else None
         old = self._body[values_at : values_at + num_bytes]
-        return Pending(model_id, session_id, sequence, Selection(rows, cols, bool(paired)), old)
+        selection = Selection(rows, cols, bool(paired))
+        return Pending(model_id, session_id, sequence, selection, first_array, num_arrays, old)
 
     def close(self, *, clean: bool) -> None:
         """Let go of the file; again does nothing.
@@ -197,7 +220,7 @@ class Undo:
 
     def _grow(self, num_bytes: int) -> None:
         """Replace the file by a larger one; no push is under way yet, so there is nothing to carry over."""
-        if num_bytes > config.FRAME_BYTES_MAX * (config.ARRAYS_MAX + 1):
+        if num_bytes > _BYTES_MAX:
             raise NotEnoughMemory(f"a push that changes {num_bytes} bytes at once; push in smaller parts")
         # The larger one first: where there is no room for it, the next push still has the one that there is.
         old, larger = self._file, _UndoFile.create(self._path, {}, _size_for(num_bytes), replaces=True)
@@ -208,6 +231,21 @@ class Undo:
 
 def _aligned(offset: int) -> int:
     return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+def _places(kinds: Sequence[Kind], start: int) -> tuple[list[int], int]:
+    """Return where arrays of some kinds lie, one behind the other from a multiple of 64 on, and where the last ends."""
+    places, end = [], start
+    for shape, dtype in kinds:
+        place = _aligned(end)
+        places.append(place)
+        end = place + math.prod(shape) * dtype.itemsize
+    return places, end
+
+
+def _laid_over(memory: memoryview, kind: Kind, place: int) -> NDArray[Any]:
+    shape, dtype = kind
+    return np.frombuffer(memory, dtype, math.prod(shape), place).reshape(shape)
 
 
 def _size_for(num_bytes: int) -> int:

@@ -24,7 +24,7 @@ from glintpy.protocol.failures import APPLIED
 from glintpy.protocol.messages import Message, Pull, Push
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.protocol.session import Session
-from glintpy.storage import shard
+from glintpy.storage import kernels
 from glintpy.storage.journal import Journal
 from glintpy.storage.journal import Session as Receipt
 from glintpy.testing.simulated_servers import Build
@@ -229,7 +229,7 @@ def add_by_index(values: NDArray[Any], selection: Selection, deltas: NDArray[Any
 
 
 def test_a_scatter_that_loses_repeated_rows_is_noticed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shard._KERNELS, "add", add_by_index)
+    monkeypatch.setattr(kernels, "scatter_add", add_by_index)
     assert "acknowledged" in caught(Build(), ("clean",), seed)
 
 

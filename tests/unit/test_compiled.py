@@ -25,6 +25,7 @@ from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import compiled, kernels, loops
 from glintpy.storage.kernels import COMPILED_BYTES_MIN, Kernels, kernels_of
 from glintpy.storage.shard import Shard
+from glintpy.updaters import Add
 from tests.unit.kernel_cases import Array, cases
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ DTYPES = [dtype for dtype in dtypes.BY_CODE.values() if dtype != np.float16]
 
 
 def new_kernels(dtype: str = "float32", ndim: int = 1, add: loops.Loops = loops.ADD) -> Kernels:
-    return Kernels(np.dtype(dtype), ndim, kernels.scatter_add, add)
+    return Kernels(np.dtype(dtype), ndim, Add(), compilable=True, add=add)
 
 
 def prepared(found: Kernels) -> Kernels:
@@ -43,7 +44,7 @@ def prepared(found: Kernels) -> Kernels:
 
 @cache
 def ready(dtype: np.dtype[Any], ndim: int) -> Kernels:
-    found = prepared(Kernels(dtype, ndim, kernels.scatter_add, loops.ADD))
+    found = prepared(Kernels(dtype, ndim, Add(), compilable=True))
     assert is_compiled(found)
     return found
 
@@ -87,8 +88,9 @@ def test_compiled_loops_give_the_bits_that_numpy_gives(dtype: np.dtype[Any], dat
     assert bits(values) == bits(expected)
 
 
-PLAIN_VECTORS = compiled.of_vectors(
-    take=loops.take_keys, change=loops.add_keys, reference=kernels.scatter_add
+PLAIN_VECTORS = compiled.Ways(
+    compiled.gather_of_vectors(loops.take_keys),
+    compiled.scatter_of_vectors(loops.add_keys, reference=kernels.scatter_add),
 )
 PLAIN_MATRICES = compiled.Ways(
     compiled.gather_of_matrices(pairs=loops.take_pairs, grid=loops.take_grid),
@@ -164,7 +166,7 @@ def test_a_swap_in_mid_stream_cannot_be_seen(seed: int) -> None:
     random = np.random.default_rng(seed)
     spec = ModelSpec("m", 700, 128, "float32")
     plain, swapped = (Shard(1, spec, 1, np.zeros((700, 128), np.float32)) for _ in range(2))
-    plain.kernels = Kernels(spec.numpy_dtype, 2, kernels.scatter_add)
+    plain.kernels = Kernels(spec.numpy_dtype, 2, Add())
     swapped.kernels = new_kernels("float32", 2)
     steps = swapped.kernels.prepare()
     for _ in range(20):
@@ -181,10 +183,10 @@ def test_a_swap_in_mid_stream_cannot_be_seen(seed: int) -> None:
 
 
 def test_big_models_of_a_kind_share_their_loops_and_small_ones_have_none() -> None:
-    big = kernels_of(np.zeros((COMPILED_BYTES_MIN // 16, 4), np.int32), "add", kernels.scatter_add)
-    same = kernels_of(np.zeros((COMPILED_BYTES_MIN, 1), np.int32), "add", kernels.scatter_add)
-    vector = kernels_of(np.zeros(COMPILED_BYTES_MIN, np.int32), "add", kernels.scatter_add)
-    small = kernels_of(np.zeros((COMPILED_BYTES_MIN // 16 - 1, 4), np.int32), "add", kernels.scatter_add)
+    big = kernels_of(np.zeros((COMPILED_BYTES_MIN // 16, 4), np.int32), Add())
+    same = kernels_of(np.zeros((COMPILED_BYTES_MIN, 1), np.int32), Add())
+    vector = kernels_of(np.zeros(COMPILED_BYTES_MIN, np.int32), Add())
+    small = kernels_of(np.zeros((COMPILED_BYTES_MIN // 16 - 1, 4), np.int32), Add())
     assert big is same
     assert vector is not big
     assert big.wants_preparing
@@ -194,12 +196,12 @@ def test_big_models_of_a_kind_share_their_loops_and_small_ones_have_none() -> No
 @pytest.mark.parametrize("shape", [(2**32,), (2**32, 1), (1, 2**32)])
 def test_arrays_that_uint32_cannot_index_stay_with_numpy(shape: tuple[int, ...]) -> None:
     huge = np.broadcast_to(np.zeros((), np.int8), shape)
-    assert not kernels_of(huge, "add", kernels.scatter_add).wants_preparing
+    assert not kernels_of(huge, Add()).wants_preparing
 
 
 def test_what_numba_cannot_add_stays_with_numpy() -> None:
     for values in (np.zeros(10**6, np.float16), np.zeros(10**6, ">f4")):
-        found = kernels_of(values, "add", kernels.scatter_add)
+        found = kernels_of(values, Add())
         assert list(found.prepare()) == []
         assert not is_compiled(found)
 
@@ -272,7 +274,7 @@ def test_a_loop_that_fails_or_gives_other_numbers_is_not_used(
     found = prepared(new_kernels(add=loops.ADD._replace(keys=loop)))
     assert not is_compiled(found)
     assert not found.wants_preparing
-    assert "float32 vectors stay with numpy" in caplog.text
+    assert "float32 vectors under 'add' stay with numpy" in caplog.text
     assert reason in caplog.text
 
 
@@ -375,8 +377,9 @@ def test_nobody_is_waited_for_for_ever(
 PREPARES = """
 import sys
 import numpy as np
-from glintpy.storage import kernels, loops
-found = kernels.Kernels(np.dtype("float64"), 2, kernels.scatter_add, loops.ADD)
+from glintpy.storage import kernels
+from glintpy.updaters import Add
+found = kernels.Kernels(np.dtype("float64"), 2, Add(), compilable=True)
 print("begins", kernels.__file__, flush=True)
 sys.stdin.readline()
 assert len(list(found.prepare())) > 2

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from glintpy.actors.preparing import _SWITCH_S, THREAD_NAME, Preparing
-from glintpy.storage import kernels
 from glintpy.storage.kernels import Kernels, Steps
+from glintpy.updaters import Add
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ class Scripted(Kernels):
     """Takes steps as it is told, and notes what happens."""
 
     def __init__(self, *moved: bool, fails: bool = False) -> None:
-        super().__init__(np.dtype(np.float32), 1, kernels.scatter_add)
+        super().__init__(np.dtype(np.float32), 1, Add())
         self.wants_preparing = True
         self.begun, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()

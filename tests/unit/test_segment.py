@@ -37,7 +37,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
     made: Store = (
-        Segment.make(path, DESCRIPTION, {"values": 60}) if request.param == "file" else MemorySegment(60)
+        Segment.make(path, DESCRIPTION, {"values": 60})
+        if request.param == "file"
+        else MemorySegment({"values": 60})
     )
     yield made
     made.close(clean=False)
@@ -48,7 +50,7 @@ def num_descriptors() -> int:
 
 
 def values_of(store: Store) -> NDArray[Any]:
-    return store.values(FLOATS, (5, 3))
+    return store.extent("values", FLOATS, (5, 3))
 
 
 def test_a_store_is_one_writable_array_of_zeros(store: Store) -> None:
@@ -65,7 +67,7 @@ def test_a_store_is_one_writable_array_of_zeros(store: Store) -> None:
 @pytest.mark.parametrize("shape", [(5, 2), (6, 3), (0,)])
 def test_a_shape_of_another_size_is_refused_with_both(store: Store, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="the segment has 60"):
-        store.values(FLOATS, shape)
+        store.extent("values", FLOATS, shape)
 
 
 def test_an_array_outlives_the_store_that_it_came_from(store: Store) -> None:
@@ -77,10 +79,10 @@ def test_an_array_outlives_the_store_that_it_came_from(store: Store) -> None:
 
 
 def test_a_store_may_be_empty(path: Path) -> None:
-    for store in (Segment.make(path, DESCRIPTION, {"values": 0}), MemorySegment(0)):
-        assert store.values(FLOATS, (0, 3)).shape == (0, 3)
+    for store in (Segment.make(path, DESCRIPTION, {"values": 0}), MemorySegment({"values": 0})):
+        assert store.extent("values", FLOATS, (0, 3)).shape == (0, 3)
         store.close(clean=True)
-    assert Segment.open(path).values(FLOATS, (0, 3)).shape == (0, 3)
+    assert Segment.open(path).extent("values", FLOATS, (0, 3)).shape == (0, 3)
 
 
 def test_a_segment_that_was_closed_in_order_comes_back_whole(path: Path) -> None:
@@ -125,7 +127,7 @@ import numpy as np
 from glintpy.storage.segment import Segment
 found = Segment.open(Path(sys.argv[1]))
 found.mark_open()
-found.values(np.dtype("<f4"), (5, 3))[1] = 9
+found.extent("values", np.dtype("<f4"), (5, 3))[1] = 9
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -181,7 +183,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers_and_leaves_nothing(path: Pa
         Segment.create(path, DESCRIPTION, 2**50)
     assert list(path.parent.iterdir()) == []
     with pytest.raises(NotEnoughMemory, match=f"{2**60} bytes"):
-        MemorySegment(2**60)
+        MemorySegment({"values": 2**60})
 
 
 @pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, NotEnoughMemory), (errno.EIO, ConfigError)])

@@ -55,7 +55,7 @@ def test_a_push_comes_back_as_it_was_written(
 ) -> None:
     old = np.arange(np.prod(shape), dtype=FLOATS).reshape(shape)
     undo.begin(SESSION, 2**40)
-    undo.room(9, selection, shape, FLOATS)[...] = old
+    undo.room(9, selection, [(shape, FLOATS)])[0][...] = old
     assert undo.pending() is None
     undo.arm()
     found = again(undo, tmp_path)
@@ -69,7 +69,7 @@ def test_a_push_comes_back_as_it_was_written(
     assert (pending.selection.cols is None) == (selection.cols is None)
     if selection.cols is not None and pending.selection.cols is not None:
         assert pending.selection.cols.tolist() == selection.cols.tolist()
-    np.testing.assert_array_equal(pending.values(FLOATS, shape), old)
+    np.testing.assert_array_equal(pending.values([(shape, FLOATS)])[0], old)
     del pending
     found.clear()
     assert found.pending() is None
@@ -80,12 +80,12 @@ def test_a_larger_push_than_usual_gets_a_larger_record(undo: Undo, tmp_path: Pat
     num_rows = config.FRAME_BYTES_MAX // 8
     selection = Selection(np.arange(num_rows, dtype="<u4"))
     undo.begin(SESSION, 1)
-    undo.room(1, selection, (num_rows, 2), FLOATS)[:] = 4
+    undo.room(1, selection, [((num_rows, 2), FLOATS)])[0][:] = 4
     undo.arm()
     found = again(undo, tmp_path)
     pending = found.pending()
     assert pending is not None
-    assert pending.values(FLOATS, (num_rows, 2)).sum() == 8 * num_rows
+    assert pending.values([((num_rows, 2), FLOATS)])[0].sum() == 8 * num_rows
     assert pending.selection.rows[-1] == num_rows - 1
     del pending
     found.close(clean=False)
@@ -101,30 +101,30 @@ def test_without_room_for_a_larger_record_the_one_that_there_is_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(mapped, "_allocate", full)
         with pytest.raises(NotEnoughMemory, match="no room"):
-            undo.room(1, Selection(slices_of((0, large, 1))), (large,), FLOATS)
+            undo.room(1, Selection(slices_of((0, large, 1))), [((large,), FLOATS)])
     assert undo.pending() is None
     undo.begin(SESSION, 2)
-    undo.room(1, Selection(rows_of(0)), (1,), FLOATS)[:] = 7
+    undo.room(1, Selection(rows_of(0)), [((1,), FLOATS)])[0][:] = 7
     undo.arm()
     found = again(undo, tmp_path)
     pending = found.pending()
     assert pending is not None
-    assert pending.values(FLOATS, (1,)).tolist() == [7]
+    assert pending.values([((1,), FLOATS)])[0].tolist() == [7]
     del pending
     found.close(clean=False)
 
 
 def test_a_push_beyond_every_frame_is_refused(undo: Undo) -> None:
-    too_large = (config.FRAME_BYTES_MAX * 6,)
+    too_large = (config.FRAME_BYTES_MAX * 17,)
     with pytest.raises(NotEnoughMemory, match="smaller parts"):
-        undo.room(1, Selection(slices_of((0, too_large[0], 1))), too_large, np.dtype("u1"))
+        undo.room(1, Selection(slices_of((0, too_large[0], 1))), [(too_large, np.dtype("u1"))])
     assert undo.pending() is None
 
 
 def test_a_record_of_another_boot_undoes_nothing(
     undo: Undo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo.room(1, Selection(rows_of(0)), (1,), FLOATS)[:] = 1
+    undo.room(1, Selection(rows_of(0)), [((1,), FLOATS)])[0][:] = 1
     undo.arm()
     monkeypatch.setattr(mapped, "boot_number", lambda: 1)
     found = again(undo, tmp_path)
@@ -134,7 +134,7 @@ def test_a_record_of_another_boot_undoes_nothing(
 
 
 def test_a_record_that_has_no_room_for_what_it_says_is_an_error(undo: Undo, tmp_path: Path) -> None:
-    undo.room(1, Selection(rows_of(0)), (1,), FLOATS)[:] = 1
+    undo.room(1, Selection(rows_of(0)), [((1,), FLOATS)])[0][:] = 1
     undo.arm()
     undo._body[40:48] = (2**50).to_bytes(8, "little")
     found = again(undo, tmp_path)
@@ -155,12 +155,12 @@ def test_putting_old_values_back_leaves_what_was_there(
         before = values.copy()
         selection = Selection(rows)
         undo.begin(SESSION, 1)
-        undo.room(1, selection, (len(rows), 5), FLOATS)[...] = values[rows]
+        undo.room(1, selection, [((len(rows), 5), FLOATS)])[0][...] = values[rows]
         undo.arm()
         np.add.at(values, rows, 1)
         pending = undo.pending()
         assert pending is not None
-        values[pending.selection.rows] = pending.values(FLOATS, (len(rows), 5))
+        values[pending.selection.rows] = pending.values([((len(rows), 5), FLOATS)])[0]
         np.testing.assert_array_equal(values, before)
         del pending
     finally:

@@ -1,0 +1,81 @@
+"""Which arrays make up a model on a server: its values, and what its updater keeps beside them; knows no file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glintpy.updaters import arithmetic_dtype
+from glintpy.updaters.base import STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from glintpy.protocol.dtypes import DTypeAny
+    from glintpy.protocol.spec import ModelSpec
+    from glintpy.updaters import Updater
+
+VALUES = "values"
+"""The name of the first array of every model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of a model: a row for each of its rows.
+
+    Attributes:
+        name: ``values``, or a slot's.
+        dtype: little-endian.
+        row_shape: of one row: (num_cols,), or () for a vector or a number for each row.
+    """
+
+    name: str
+    dtype: DTypeAny
+    row_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.row_shape) * self.dtype.itemsize
+
+
+def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
+    """Return the arrays of a model: its values, then the updater's slots in their order, then the steps if it counts.
+
+    Requests and files name arrays by their index here.
+    """
+    arrays = [ArraySpec(VALUES, spec.numpy_dtype, spec.row_shape)]
+    kept_in = arithmetic_dtype(spec.numpy_dtype)
+    arrays += [ArraySpec(slot.name, kept_in, spec.row_shape) for slot in updater.slots]
+    if updater.counts_steps:
+        arrays.append(ArraySpec(STEPS, np.dtype("<u4"), ()))
+    return tuple(arrays)
+
+
+def extents_of(arrays: Sequence[ArraySpec], num_rows: int) -> dict[str, int]:
+    """Return the bytes of each array, by its name."""
+    return {array.name: num_rows * array.row_bytes for array in arrays}
+
+
+def bytes_of(spec: ModelSpec, updater: Updater, num_rows: int) -> int:
+    """Return the bytes that a server needs for so many rows."""
+    return sum(extents_of(arrays_of(spec, updater), num_rows).values())
+
+
+def fill_slots(slots: Sequence[NDArray[Any]], updater: Updater, first: int, stop: int) -> None:
+    """Give rows of the slots what they begin with.
+
+    Args:
+        slots: of one shard, the steps among them.
+        updater: whose they are.
+        first: the first row.
+        stop: the row behind the last one.
+    """
+    inits = [*(slot.init for slot in updater.slots), *([0] if updater.counts_steps else [])]
+    for slot, init in zip(slots, inits, strict=True):
+        slot[first:stop] = init

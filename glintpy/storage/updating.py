@@ -1,0 +1,182 @@
+"""Applies pushes by an updater's formula, or by its compiled loop; knows no model's name, no file and no compiler.
+
+The entries of a push are applied one after the other. Where the formula is computed with numpy, entries that repeat a
+cell are taken in rounds, each cell once in a round, which leaves the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from glintpy.protocol.selection import axis_indices, is_slices
+from glintpy.updaters import arithmetic_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from glintpy.protocol.selection import Selection
+    from glintpy.updaters import Updater
+    from glintpy.updaters.base import Array, Loop
+
+_ONE = np.uint32(1)
+
+
+class HasLoop(Protocol):
+    """Who may come to have an updater's compiled loop."""
+
+    @property
+    def update_loop(self) -> Loop | None:
+        """The loop, see ``Updater.loop``; None: not yet, or never."""
+
+
+class Updating:
+    """An updater over the arrays of one shard.
+
+    Args:
+        updater: the rule, with its numbers.
+        arrays: the values, the slots, and the steps if it counts them: C-contiguous; changed in place.
+        kernels: has the compiled loop, once there is one.
+    """
+
+    def __init__(self, updater: Updater, arrays: Sequence[Array], kernels: HasLoop) -> None:
+        values = arrays[0]
+        self._kernels = kernels
+        self._num_cols = 1 if values.ndim == 1 else int(values.shape[1])
+        self._steps: Array | None = arrays[-1] if updater.counts_steps else None
+        num_slots = len(updater.slots)
+        # Views: the loops and the formula see cells, not rows.
+        self._cells = [array.reshape(-1) for array in arrays[: 1 + num_slots]]
+        self._dtype = arithmetic_dtype(values.dtype) if updater.kinds == "f" else values.dtype
+        self.updater = updater
+
+    @property
+    def updater(self) -> Updater:
+        """The rule; another one may be set that has the same slots."""
+        return self._updater
+
+    @updater.setter
+    def updater(self, updater: Updater) -> None:
+        self._updater = updater
+        self._numbers = np.array(updater.numbers(), self._dtype)
+        # Rates that follow no step are the same for each push.
+        self._fixed_rates = None if updater.counts_steps else self._rates_of(updater, None)
+
+    def apply(self, selection: Selection, deltas: Array) -> None:
+        """Apply a push.
+
+        Args:
+            selection: checked.
+            deltas: of its shape and the values' dtype.
+        """
+        starts, width = entries_of(selection, self._num_cols)
+        if not starts.size or not width:
+            return
+        rates = self._fixed_rates
+        if rates is None:
+            steps = self._steps
+            assert steps is not None, "an updater without fixed rates counts steps"
+            rates = self._rates_of(self._updater, count_steps(steps, starts // self._num_cols))
+        loop = self._kernels.update_loop
+        if loop is not None:
+            flat = (
+                deltas
+                if deltas.ndim == 1 and deltas.flags.c_contiguous
+                else np.ascontiguousarray(deltas).reshape(-1)
+            )
+            loop(*self._cells, starts, width, flat, rates, self._numbers)
+            return
+        entries = deltas.reshape(len(starts), width)
+        for chosen in rounds_of(starts):
+            self._by_formula(
+                starts[chosen], width, entries[chosen], rates if len(rates) == 1 else rates[chosen]
+            )
+
+    def _by_formula(self, starts: Array, width: int, deltas: Array, rates: Array) -> None:
+        places = starts[:, np.newaxis] + np.arange(width)
+        dtype = self._dtype
+        with np.errstate(all="ignore"):
+            changed = self._updater.update(
+                self._cells[0][places].astype(dtype, copy=False),
+                deltas.astype(dtype, copy=False),
+                tuple(cells[places] for cells in self._cells[1:]),
+                tuple(rates[:, index, np.newaxis] for index in range(rates.shape[1])),
+                tuple(self._numbers),
+            )
+            for cells, new in zip(self._cells, changed, strict=True):
+                cells[places] = new
+
+    def _rates_of(self, updater: Updater, steps: NDArray[np.float64] | None) -> Array:
+        rates = updater.rates(steps)
+        num_entries = 1 if steps is None else len(steps)
+        found = np.empty((num_entries, len(rates)), self._dtype)
+        for index, rate in enumerate(rates):
+            found[:, index] = rate
+        return found
+
+
+def entries_of(selection: Selection, num_cols: int) -> tuple[NDArray[np.int64], int]:
+    """Return a push as runs of cells: where each begins in the flat values, and how many cells they have.
+
+    Args:
+        selection: checked.
+        num_cols: of the model; 1 for a vector.
+    """
+    rows = axis_indices(selection.rows).astype(np.int64, copy=False)
+    cols = selection.cols
+    if cols is None:
+        return rows * num_cols if num_cols != 1 else rows, num_cols
+    if not selection.paired and is_slices(cols) and len(cols) == 1 and cols[0, 2] == 1:
+        start, stop, _ = cols[0].tolist()
+        return rows * num_cols + start, max(0, stop - start)
+    columns = axis_indices(cols).astype(np.int64, copy=False)
+    if selection.paired:
+        return rows * num_cols + columns, 1
+    return (rows[:, np.newaxis] * num_cols + columns).reshape(-1), 1
+
+
+def count_steps(steps: Array, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Count a push to each row and return the count at each entry; entries side by side of one row are one push.
+
+    Args:
+        steps: (num_rows,) uint32, changed in place.
+        rows: (k,) the row of each entry, k at least 1.
+    """
+    is_first = np.concatenate(([True], rows[1:] != rows[:-1]))
+    is_plain = bool(is_first.all())
+    runs = rows if is_plain else rows[is_first]
+    ranks = ranks_of(runs)
+    if ranks is None:
+        counts = steps[runs] + _ONE
+        steps[runs] = counts
+    else:
+        counts = steps[runs] + ranks + _ONE
+        np.add.at(steps, runs, _ONE)
+    found = counts.astype(np.float64)
+    return found if is_plain else found[np.cumsum(is_first) - 1]
+
+
+def ranks_of(keys: NDArray[np.int64]) -> NDArray[np.uint32] | None:
+    """Return how often each key stands before itself, (k,); None: no key repeats."""
+    if bool((keys[1:] > keys[:-1]).all()):
+        return None
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    begins = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    if bool(begins.all()):
+        return None
+    starts = np.flatnonzero(begins)
+    ranks = np.empty(len(keys), np.uint32)
+    ranks[order] = np.arange(len(keys)) - np.repeat(starts, np.diff(np.append(starts, len(keys))))
+    return ranks
+
+
+def rounds_of(starts: NDArray[np.int64]) -> list[slice | NDArray[np.int64]]:
+    """Return indices that take all entries in order, none twice, and each cell at most once in a round."""
+    ranks = ranks_of(starts)
+    if ranks is None:
+        return [slice(None)]
+    return [np.flatnonzero(ranks == number) for number in range(int(ranks.max()) + 1)]
