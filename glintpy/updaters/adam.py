@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -157,7 +157,7 @@ class AdamW(Adam):
 
     name: ClassVar[str] = "adamw"
     loop: ClassVar[Loop | None] = staticmethod(_adamw_loop)
-    weight_decay: float = 0.01
+    weight_decay: float = field(default=0.01, kw_only=True)
 
     def rates(self, steps: NDArray[np.float64] | None) -> tuple[Rate, ...]:
         """Return what ``Adam`` does, and what is left of a value."""

@@ -1,27 +1,13 @@
-"""Updaters by name, and the sum of repeated keys against ``np.add.at``."""
+"""The sum of repeated keys against ``np.add.at``."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glintpy.errors import ConfigError
 from glintpy.protocol import dtypes
-from glintpy.updaters import Add, Updater, named
-
-
-def test_an_updater_is_found_by_its_name() -> None:
-    found = named("add")
-    assert isinstance(found, Add)
-    assert isinstance(found, Updater)
-    assert found.name == "add"
-
-
-def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"no updater 'adda'; there is 'add'"):
-        named("adda")
+from glintpy.updaters import Add
 
 
 @given(
