@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from glintpy.cluster import LocalCluster, local
     from glintpy.futures import Future, gather
     from glintpy.models.buffered import PushBuffer
+    from glintpy.models.group import Group
     from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
     from glintpy.models.matrix import BigMatrix
     from glintpy.models.vector import BigVector
@@ -85,6 +86,7 @@ __all__ = [
     "Expelled",
     "Future",
     "GlintError",
+    "Group",
     "KeyRangeError",
     "LocalCluster",
     "LocalProtocolError",
@@ -124,6 +126,7 @@ _HOMES = {
     "Client": "glintpy.client",
     "ColumnIterator": "glintpy.models.iterators",
     "Future": "glintpy.futures",
+    "Group": "glintpy.models.group",
     "LocalCluster": "glintpy.cluster.local_cluster",
     "PushBuffer": "glintpy.models.buffered",
     "RowBlockIterator": "glintpy.models.iterators",

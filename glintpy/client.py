@@ -14,6 +14,7 @@ import numpy as np
 from glintpy import config
 from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
 from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
+from glintpy.models.group import Group, join_group
 from glintpy.models.making import handle_of, make_model
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
@@ -270,44 +271,17 @@ class Client:
             CheckpointNotFound, CheckpointCorrupt, CheckpointMismatch: nothing was made.
             What ``matrix`` raises.
         """
-        from dataclasses import replace  # noqa: PLC0415 - beside the imports below, which are only for this
+        from glintpy.models.loading import load_model  # noqa: PLC0415 - loads fsspec
 
-        from glintpy.models.saving import fill_model, progress_bar  # noqa: PLC0415 - loads fsspec
-        from glintpy.storage.checkpoint_reader import CheckpointReader  # noqa: PLC0415 - loads fsspec
-
-        reader = CheckpointReader(url)
-        saved = reader.spec
-        if partitioner is None:
-            partitioner = saved.partitioner
-        spec = replace(
-            saved,
-            name=saved.name if name is None else name,
-            partitioner=partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
-            partitions_per_server=(
-                saved.partitions_per_server if partitions_per_server is None else partitions_per_server
-            ),
-            durability=saved.durability if durability is None else durability,
+        return load_model(
+            self._tie,
+            url,
+            name=name,
+            partitioner=partitioner,
+            partitions_per_server=partitions_per_server,
+            durability=durability,
+            progress=progress,
         )
-        with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
-            done = 0
-
-            def verified(num_bytes: int, _: int) -> None:
-                nonlocal done
-                advance(num_bytes - done)
-                done = num_bytes
-
-            reader.verify(verified)
-        kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
-        with progress_bar(f"loading {spec.name}", spec.num_bytes, show=progress) as advance:
-            return make_model(
-                self._tie,
-                kind,
-                spec,
-                partitioner,
-                fill=lambda target: fill_model(
-                    self._tie.runtime(), target, reader.blocks(config.PART_BYTES), advance=advance
-                ),
-            )
 
     # --- members --------------------------------------------------------------------------------------------------
 
@@ -330,7 +304,7 @@ class Client:
         return found
 
     def status(self, timeout_s: float = 2.0) -> dict[str, Any]:
-        """Return the cluster's state: master, servers with what each holds and has done, clients, models.
+        """Return the cluster's state: master, servers with what each holds and has done, clients, groups, models.
 
         Args:
             timeout_s: seconds to wait for the servers; one that doesn't answer has ``holds`` None.
@@ -385,6 +359,33 @@ class Client:
     def address(self) -> str:
         """The master's address."""
         return self._tie.address
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    def join(
+        self,
+        name: str,
+        num_workers: int | None = None,
+        *,
+        on_worker_lost: Literal["shrink", "raise"] = "shrink",
+        timeout_s: float | None = None,
+    ) -> Group:
+        """Become a worker of a group, with a rank, a clock and barriers; returns at once, without the others.
+
+        Args:
+            name: the group's; the first worker makes the group, and the last one to go ends it.
+            num_workers: how many there are to be: barriers and clocks wait until so many have joined. None: whoever
+                is there at the moment.
+            on_worker_lost: ``"shrink"``: the others go on without a worker that is lost; ``"raise"``: each of them
+                hears of it by ``WorkerLost``, in ``wait`` or ``barrier``.
+            timeout_s: seconds; None: the client's own setting.
+
+        Raises:
+            ConfigError: the group has all its workers, or was made with other settings; or what can't be a setting.
+            Overloaded: there are too many groups, or workers in this one.
+            MasterUnreachable: the master did not answer.
+        """
+        return join_group(self._tie, name, num_workers, on_worker_lost=on_worker_lost, timeout_s=timeout_s)
 
     # --- its life -------------------------------------------------------------------------------------------------
 

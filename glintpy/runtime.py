@@ -57,7 +57,8 @@ class Runtime:
         )
         self._endpoint.add(MASTER, address, Asks())
         # Not the client's id at servers: who can list the members could ask for its sessions.
-        identity = Identity(os.urandom(16).hex(), name or f"client-{os.getpid()}", is_server=False)
+        self.member_id = os.urandom(16).hex()
+        identity = Identity(self.member_id, name or f"client-{os.getpid()}", is_server=False)
         self._heart = Heart(
             address,
             identity,

@@ -28,6 +28,8 @@ PROMISED = {
     # models
     "BigMatrix": "glintpy.models.matrix",
     "BigVector": "glintpy.models.vector",
+    # workers
+    "Group": "glintpy.models.group",
     # futures
     "Future": "glintpy.futures",
     "gather": "glintpy.futures",
@@ -86,6 +88,7 @@ SIGNATURES = {
     "Client.clients": [],
     "Client.status": [],
     "Client.wait_for_servers": ["n", "timeout_s"],
+    "Client.join": ["name", "num_workers"],
     "Client.flush": ["timeout_s"],
     "Client.close": [],
     "LocalCluster.add_server": [],
@@ -104,6 +107,10 @@ SIGNATURES = {
     "BigVector.push_pull": ["keys", "values"],
     "BigVector.save": ["url"],
     "BigVector.destroy": [],
+    "Group.tick": [],
+    "Group.wait": ["staleness", "timeout_s"],
+    "Group.barrier": ["timeout_s"],
+    "Group.leave": [],
     "PushBuffer.push": [],
     "PushBuffer.flush": [],
     "RowIterator.futures": [],
@@ -126,6 +133,7 @@ KEYWORDS = {
         "finite",
     },
     "Client.vector": {"dtype", "partitioner", "partitions_per_server", "name", "exist_ok", "init", "seed"},
+    "Client.join": {"on_worker_lost", "timeout_s"},
     "LocalCluster": {"data_dir", "scheme"},
     "local": {"data_dir"},
     "BigMatrix.pull": {"out"},

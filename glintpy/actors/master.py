@@ -1,4 +1,4 @@
-"""The master actor: members, models and routing; never on the path of a pull or push."""
+"""The master actor: members, groups, models and routing; never on the path of a pull or push."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from glintpy import config
 from glintpy.actors.base import LATER, Inbox, Later, RequestActor
 from glintpy.actors.catalog import Catalog, Model, Order, Request
+from glintpy.actors.groups import GroupMessage, Groups
 from glintpy.actors.membership import Membership
 from glintpy.actors.outlet import Outlet
 from glintpy.errors import ConfigError, GlintError, ProtocolMismatch, RemoteProtocolError
@@ -80,7 +81,11 @@ class MasterActor(RequestActor):
             )
         for content in registry.models():
             self.catalog.restore(Model.from_content(content))
+        self.groups = Groups(
+            save=registry.save_groups, client=self.members.client, settings=config.GroupSettings()
+        )
         self._started = clock()
+        self.groups.restore(registry.groups(), registry.workers(), self._started)
         self._awaited = {server.member_id for server in self.members.servers()}
         self._postponed: list[tuple[bytes, CreateModel | ClusterState]] = []
         self._asked: dict[int, Order] = {}
@@ -93,6 +98,9 @@ class MasterActor(RequestActor):
         now = self.clock()
         if isinstance(message, CreateModel | ClusterState) and self._awaits_servers(now):
             self._postponed.append((peer, message))
+            return LATER
+        if isinstance(message, GroupMessage):
+            self.groups.ask(message, now, self._settle(peer, message.request_id))
             return LATER
         answer = self._answer(peer, message, now)
         if isinstance(message, Join):
@@ -176,6 +184,8 @@ class MasterActor(RequestActor):
         if message.is_server:
             self.catalog.server_joined(message.member_id)
             self._catch_up(now)
+        elif (client := self.members.client(message.member_id)) is not None:
+            self.groups.came(client, now)
 
     def _awaits_servers(self, now: float) -> bool:
         """Whether servers that an earlier master knew may yet join this one.
@@ -203,6 +213,7 @@ class MasterActor(RequestActor):
     def _leave(self, message: Leave, now: float) -> None:
         server = self.members.server(message.member_id)
         self.members.leave(message.member_id)
+        self._miss_clients(now)
         if server is not None:
             self._give_up(server.member_id, now)
             if not self.catalog.ids_on(server.member_id):
@@ -213,13 +224,23 @@ class MasterActor(RequestActor):
     def on_tick(self, now: float) -> None:
         """Look for members that are gone and for creations that take too long."""
         self._find_lost_connections()
-        self.members.tick(now)
+        self.members.tick(now, self.groups.client_ids)
+        self._miss_clients(now)
+        self.groups.tick(now)
         for server in self.members.servers():
             if server.state in {"lost", "stopped"}:
                 self._give_up(server.member_id, now)
         self.catalog.tick(now)
         self._catch_up(now)
         self._send_orders()
+
+    def _miss_clients(self, now: float) -> None:
+        while self.members.departures:
+            departure = self.members.departures.popleft()
+            if departure.may_return:
+                self.groups.went_away(departure.client_id, now)
+            else:
+                self.groups.lost(departure.client_id, departure.reason, now)
 
     def _give_up(self, server_id: str, now: float) -> None:
         """Expect no answer of a server that is gone."""
@@ -323,7 +344,7 @@ class MasterActor(RequestActor):
     # --- telling ------------------------------------------------------------------------------------------------
 
     def state(self, now: float) -> dict[str, Any]:
-        """Return members and models, as plain data."""
+        """Return members, groups and models, as plain data."""
         return {
             "cluster_id": self.cluster_id,
             "up_s": round(now - self._started, 3),
@@ -331,6 +352,7 @@ class MasterActor(RequestActor):
             "changes": self.members.changes,
             "servers": [member.to_content(now) for member in self.members.servers()],
             "clients": [member.to_content(now) for member in self.members.clients()],
+            "groups": self.groups.to_content(),
             "models": [self._told(model) for model in self.catalog.models()],
         }
 

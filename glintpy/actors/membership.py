@@ -9,6 +9,8 @@ a lost client is forgotten.
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,6 +61,19 @@ class Member:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A client that is no longer there.
+
+    Attributes:
+        may_return: whether only its connection ended, so that it may be back in a moment.
+    """
+
+    client_id: str
+    reason: str
+    may_return: bool
+
+
 class Membership:
     """The list of members."""
 
@@ -68,6 +83,8 @@ class Membership:
         self._next_order = 0
         self.changes = 0
         """Counts what changed where a server is or whether it lives."""
+        self.departures: deque[Departure] = deque()
+        """Clients that are no longer there; whoever has something to do with them takes them off."""
 
     def remember(self, member_id: str, *, name: str, address: str, incarnation: int, host: str) -> None:
         """Note a server that an earlier master knew; it is lost until it joins again.
@@ -142,23 +159,30 @@ class Membership:
         else:
             logger.info("client %s left", member.name)
             del self._members[member_id]
+            self.departures.append(Departure(member_id, "its client was closed", may_return=False))
 
     def lost_connection(self, peer: bytes) -> None:
         """A member's connection ended without a word: its process is dead, or it will join again."""
         for member in list(self._members.values()):
             if member.peer != peer or member.state in {"lost", "stopped"}:
                 continue
-            self._lose(member, "its connection ended")
+            self._lose(member, "its connection ended", may_return=True)
 
-    def tick(self, now: float) -> None:
-        """Look at who has been silent."""
+    def tick(self, now: float, workers: Collection[str] = ()) -> None:
+        """Look at who has been silent.
+
+        Args:
+            now: the moment.
+            workers: clients that others wait for: they are missed as soon as servers are.
+        """
         for member in list(self._members.values()):
             if member.state in {"lost", "stopped"}:
                 continue
             silence_s = now - member.last_beat
-            limit_s = self._settings.silent_s if member.is_server else self._settings.client_gone_s
+            is_needed = member.is_server or member.member_id in workers
+            limit_s = self._settings.silent_s if is_needed else self._settings.client_gone_s
             if silence_s > limit_s:
-                self._lose(member, f"no heartbeat for {silence_s:.1f} s")
+                self._lose(member, f"no heartbeat for {silence_s:.1f} s", may_return=False)
             elif member.is_server and member.state == "alive":
                 still_s = now - member.progress_at
                 if still_s > self._settings.hung_s:
@@ -180,6 +204,11 @@ class Membership:
         """Return a server by its id."""
         member = self._members.get(member_id)
         return member if member is not None and member.is_server else None
+
+    def client(self, member_id: str) -> Member | None:
+        """Return a client that is alive, by its id."""
+        member = self._members.get(member_id)
+        return member if member is not None and not member.is_server else None
 
     def forget(self, member_id: str) -> None:
         """Drop a server that holds no model from the list."""
@@ -203,12 +232,13 @@ class Membership:
                 f"another process (pid {known.pid} on {known.host}) is server {message.name} already"
             )
 
-    def _lose(self, member: Member, reason: str) -> None:
+    def _lose(self, member: Member, reason: str, *, may_return: bool) -> None:
         if member.is_server:
             self._set_state(member, "lost", reason)
         else:
             logger.info("client %s is gone: %s", member.name, reason)
             del self._members[member.member_id]
+            self.departures.append(Departure(member.member_id, reason, may_return))
 
     def _set_state(self, member: Member, state: State, reason: str) -> None:
         member.state = state

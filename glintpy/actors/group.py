@@ -1,0 +1,251 @@
+"""One group of workers: ranks, clocks, barriers and losses; pure, and knows no message and no other group.
+
+Every question here is about where workers are, so answers follow from the state alone and are the same however often a
+question is put. A group of a fixed size is *complete* once so many have joined it, even if some of them were lost
+meanwhile: who was lost is not waited for, who has not come yet is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from glintpy.errors import ConfigError
+
+NAMED_MAX = 8
+"""Workers that an error names."""
+
+LOSSES_KEPT = 64
+"""Losses of which a group remembers who it was; of earlier ones it knows the number."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A client's place in a group.
+
+    Attributes:
+        client_id: the member with which it is lost.
+        clock: steps that it has finished.
+        arrived: the number of the last barrier that it has arrived at.
+        away_until: a moment at which it is lost, unless its client is back; None: it is there.
+    """
+
+    token: bytes
+    rank: int
+    client_id: str
+    name: str = ""
+    host: str = ""
+    pid: int = 0
+    clock: int = 0
+    arrived: int = 0
+    away_until: float | None = None
+
+    def to_content(self) -> dict[str, Any]:
+        """Return plain data for answers and status."""
+        return {
+            "rank": self.rank,
+            "clock": self.clock,
+            "name": self.name,
+            "host": self.host,
+            "pid": self.pid,
+        }
+
+    def to_row(self, group: str) -> dict[str, Any]:
+        """Return plain data for the registry."""
+        return {
+            **self.to_content(),
+            "group": group,
+            "token": self.token.hex(),
+            "client_id": self.client_id,
+            "arrived": self.arrived,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], away_until: float) -> Worker:
+        """Return a worker from the registry, which is away until its client is back."""
+        return cls(
+            bytes.fromhex(row["token"]),
+            row["rank"],
+            row["client_id"],
+            row["name"],
+            row["host"],
+            row["pid"],
+            row["clock"],
+            row["arrived"],
+            away_until,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Workers by token.
+
+    Attributes:
+        num_workers: its fixed size; 0: whoever is there.
+        tells_losses: whether whoever waits is told of a loss.
+        num_joins: workers that ever joined.
+        barrier: the number of the last barrier that has ended.
+        num_losses: workers that were lost.
+        lost: the last of them.
+    """
+
+    name: str
+    num_workers: int
+    tells_losses: bool
+    num_joins: int = 0
+    barrier: int = 0
+    num_losses: int = 0
+    lost: list[dict[str, Any]] = field(default_factory=list)
+    workers: dict[bytes, Worker] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return plain data for the registry, without the workers, which have rows of their own."""
+        return {
+            "name": self.name,
+            "num_workers": self.num_workers,
+            "tells_losses": self.tells_losses,
+            "num_joins": self.num_joins,
+            "barrier": self.barrier,
+            "num_losses": self.num_losses,
+            "lost": self.lost,
+        }
+
+    @property
+    def size(self) -> int:
+        """The fixed size, or how many there are."""
+        return self.num_workers or len(self.workers)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no rank is free."""
+        return 0 < self.num_workers <= len(self.workers)
+
+    @property
+    def num_unjoined(self) -> int:
+        """How many have still to join before anything that all must do can be done."""
+        return max(0, self.num_workers - self.num_joins)
+
+    @property
+    def slowest(self) -> int:
+        """The lowest clock; of those that have not joined it is 0."""
+        if self.num_unjoined:
+            return 0
+        return min((worker.clock for worker in self.workers.values()), default=0)
+
+    # --- coming and going -------------------------------------------------------------------------------------
+
+    def join(self, token: bytes, client_id: str) -> Worker:
+        """Add a worker, under the lowest free rank.
+
+        It starts at the slowest clock, so that it holds nobody back and is not ahead, and takes part in barriers from
+        the first one on at which nobody has arrived yet: one that is under way must not wait for a newcomer's first
+        round. Those that complete a group are no newcomers, and begin where it began.
+        """
+        taken = {worker.rank for worker in self.workers.values()}
+        rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
+        worker = Worker(token, rank, client_id, clock=self.slowest, arrived=self.barrier)
+        if not self.num_unjoined:
+            worker.arrived = max((other.arrived for other in self.workers.values()), default=self.barrier)
+        self.workers[token] = worker
+        self.num_joins += 1
+        return worker
+
+    def remove(self, worker: Worker, *, is_lost: bool) -> None:
+        """End a worker.
+
+        Where losses are told, the barrier under way is void: some hear of the loss there and some elsewhere, and what
+        each of them does next must begin with the same barrier.
+        """
+        del self.workers[worker.token]
+        if not is_lost:
+            return
+        self.num_losses += 1
+        self.lost = [*self.lost, worker.to_content()][-LOSSES_KEPT:]
+        if self.tells_losses:
+            for other in self.workers.values():
+                other.arrived = self.barrier
+
+    # --- barriers, clocks and losses --------------------------------------------------------------------------
+
+    def end_barriers(self) -> bool:
+        """Count the barriers at which all have arrived; whether there were any."""
+        if self.num_unjoined or not self.workers:
+            return False
+        ended = min(worker.arrived for worker in self.workers.values())
+        if ended <= self.barrier:
+            return False
+        self.barrier = ended
+        return True
+
+    def late_for_barrier(self, barrier: int) -> list[Worker]:
+        """Return who has not arrived, by rank."""
+        return self._ordered([worker for worker in self.workers.values() if worker.arrived < barrier])
+
+    def late_for_clock(self, clock: int) -> list[Worker]:
+        """Return whose clock is lower, by rank."""
+        return self._ordered([worker for worker in self.workers.values() if worker.clock < clock])
+
+    def losses_since(self, num_heard: int) -> list[dict[str, Any]]:
+        """Return the losses that somebody has not heard of, as far as they are remembered."""
+        num_new = self.num_losses - num_heard
+        return self.lost[-num_new:] if num_new > 0 else []
+
+    @staticmethod
+    def _ordered(workers: list[Worker]) -> list[Worker]:
+        return sorted(workers, key=lambda worker: worker.rank)
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def check_joined_alike(self, *, num_workers: int, tells_losses: bool) -> None:
+        """Refuse a worker that takes the group for another one.
+
+        Raises:
+            ConfigError: another size or policy, with both.
+        """
+        differ = [
+            (f"num_workers={self.num_workers or None}", f"num_workers={num_workers or None}"),
+            (f"on_worker_lost={_policy(self.tells_losses)!r}", f"on_worker_lost={_policy(tells_losses)!r}"),
+        ]
+        for ours, theirs in differ:
+            if ours != theirs:
+                raise ConfigError(
+                    f"group {self.name!r} was made with {ours}, and this worker joins it with {theirs}: all say the "
+                    "same, or take another name"
+                )
+
+    def full(self) -> ConfigError:
+        """Return the error for who finds no place."""
+        named = self._ordered(list(self.workers.values()))[:NAMED_MAX]
+        who = ", ".join(
+            f"{worker.rank}: {worker.name} (pid {worker.pid} on {worker.host})" for worker in named
+        )
+        more = "" if len(named) == len(self.workers) else f" and {len(self.workers) - len(named)} more"
+        return ConfigError(
+            f"group {self.name!r} has its {self.num_workers} workers already; by rank {who}{more}. Start no more of "
+            "them, or use another name"
+        )
+
+    def to_content(self, waits_for: dict[bytes, str]) -> dict[str, Any]:
+        """Return plain data for status; ``waits_for`` says of workers what they wait for."""
+        return {
+            "name": self.name,
+            "num_workers": self.num_workers or None,
+            "on_worker_lost": _policy(self.tells_losses),
+            "clock": self.slowest,
+            "barrier": self.barrier,
+            "num_unjoined": self.num_unjoined,
+            "num_losses": self.num_losses,
+            "workers": [
+                {
+                    **worker.to_content(),
+                    "client_id": worker.client_id,
+                    "is_away": worker.away_until is not None,
+                    "waits_for": waits_for.get(worker.token),
+                }
+                for worker in self._ordered(list(self.workers.values()))
+            ],
+        }
+
+
+def _policy(tells_losses: bool) -> str:
+    return "raise" if tells_losses else "shrink"

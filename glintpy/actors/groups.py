@@ -1,0 +1,451 @@
+"""The groups of a cluster: who waits for what, until when, and what is written down; pure: time is an argument.
+
+What can't be answered at once is parked, with a deadline. An answer leaves only when what it rests on has been saved:
+a master that starts again knows no less than it had said. Who comes and goes is decided by ``membership``; what a
+group is, by ``group``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from glintpy.actors.group import Group, Worker
+from glintpy.actors.membership import Member
+from glintpy.config import GroupSettings
+from glintpy.errors import ConfigError, Expelled, GlintError, Overloaded, RemoteProtocolError
+from glintpy.protocol.messages import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
+from glintpy.protocol.spec import check_name
+
+logger = logging.getLogger("glintpy.master")
+
+Settle = Callable[[dict[str, Any] | GlintError], None]
+"""Called once, with the content of the answer or the error."""
+
+Row = tuple[Literal["groups", "workers"], str, dict[str, Any] | None]
+"""A table, a key and what is to be written there; None: nothing any more."""
+
+GroupMessage = JoinGroup | Arrive | Advance | AwaitClocks | LeaveGroup
+
+NOBODY = (
+    "the master knows no such worker: it was started anew without its --data-dir, or the worker's membership ended "
+    "before that; join again"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parked:
+    """A worker that waits for others: at a barrier, or until all clocks are at least at its goal."""
+
+    token: bytes
+    is_barrier: bool
+    goal: int
+    num_heard: int
+    deadline: float
+    settle: Settle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queued:
+    """A client that waits for a place in a full group."""
+
+    message: JoinGroup
+    deadline: float
+    settle: Settle
+
+
+class Groups:
+    """Groups by name.
+
+    Args:
+        save: writes rows down, all of them or none, before anybody hears of it.
+        client: returns a client that is alive, by its id.
+        settings: the limits.
+    """
+
+    def __init__(
+        self,
+        *,
+        save: Callable[[list[Row]], None],
+        client: Callable[[str], Member | None],
+        settings: GroupSettings,
+    ) -> None:
+        self._save = save
+        self._client = client
+        self._settings = settings
+        self._groups: dict[str, Group] = {}
+        self._homes: dict[bytes, Group] = {}
+        self._of_client: dict[str, list[bytes]] = {}
+        self._ended: dict[bytes, str] = {}
+        self._parked: dict[str, list[_Parked]] = {}
+        self._queue: list[_Queued] = []
+        self._dirty: dict[tuple[Literal["groups", "workers"], str], None] = {}
+        self._outgoing: list[tuple[Settle, dict[str, Any] | GlintError]] = []
+
+    def restore(
+        self, groups: Iterable[dict[str, Any]], workers: Iterable[dict[str, Any]], now: float
+    ) -> None:
+        """Take what an earlier master had saved; its workers are away until their clients are back."""
+        for row in groups:
+            self._groups[row["name"]] = Group(**row)
+        for row in workers:
+            worker = Worker.from_row(row, now + self._settings.restart_s)
+            self._add(self._groups[row["group"]], worker)
+
+    @property
+    def client_ids(self) -> frozenset[str]:
+        """The clients on which others may wait."""
+        return frozenset(self._of_client)
+
+    # --- what workers ask -------------------------------------------------------------------------------------
+
+    def ask(self, message: GroupMessage, now: float, settle: Settle) -> None:
+        """Take a request; it is settled now or later.
+
+        Args:
+            message: the request.
+            now: the moment.
+            settle: hears the answer.
+
+        Raises:
+            ConfigError, Overloaded, Expelled, RemoteProtocolError: nothing was changed.
+        """
+        match message:
+            case JoinGroup():
+                self._join(message, now, settle)
+            case Arrive():
+                self._arrive(message, now, settle)
+            case Advance():
+                self._advance(message, settle)
+            case AwaitClocks():
+                self._await_clocks(message, now, settle)
+            case LeaveGroup():
+                self._leave(message, settle)
+        self._commit(now)
+
+    def _join(self, message: JoinGroup, now: float, settle: Settle) -> None:
+        if message.token in self._ended:
+            raise Expelled(self._ended[message.token])
+        self._check(message)
+        self._queue = [queued for queued in self._queue if queued.message.token != message.token]
+        group = self._groups.get(message.name)
+        if message.token not in self._homes and group is not None and group.is_full:
+            deadline = now + min(message.wait_ms / 1000, self._settings.place_s)
+            if deadline <= now or len(self._queue) >= self._settings.workers_max:
+                raise group.full()
+            self._queue.append(_Queued(message, deadline, settle))
+            return
+        self._place(message, now, settle)
+
+    def _check(self, message: JoinGroup) -> None:
+        check_name(message.name, whose="a group's")
+        if message.num_workers > self._settings.workers_max:
+            raise ConfigError(
+                f"a group has at most {self._settings.workers_max} workers, not {message.num_workers}"
+            )
+        group = self._groups.get(message.name)
+        if group is None:
+            if len(self._groups) >= self._settings.groups_max:
+                raise Overloaded(f"there are {len(self._groups)} groups, and no more can be made")
+            return
+        group.check_joined_alike(num_workers=message.num_workers, tells_losses=message.tells_losses)
+        if len(group.workers) >= self._settings.workers_max and message.token not in group.workers:
+            raise Overloaded(
+                f"group {group.name!r} has {len(group.workers)} workers, and no more can join it"
+            )
+
+    def _place(self, message: JoinGroup, now: float, settle: Settle) -> None:
+        group = self._homes.get(message.token)
+        if group is None:
+            group = self._groups.setdefault(
+                message.name, Group(message.name, message.num_workers, message.tells_losses)
+            )
+            worker = group.join(message.token, message.member_id)
+            member = self._client(message.member_id)
+            if member is None:
+                # Its heart is about to come back to a master that was restarted: this request was faster.
+                worker.away_until = now + self._settings.restart_s
+            else:
+                worker.name, worker.host, worker.pid = member.name, member.host, member.pid
+            self._add(group, worker)
+            self._note(group, worker)
+            logger.info(
+                "worker %d of group %s joined (%s on %s)", worker.rank, group.name, worker.name, worker.host
+            )
+            self._review(group)  # it may be the one that all waited for
+        worker = group.workers[message.token]
+        self._outgoing.append(
+            (
+                settle,
+                {
+                    "rank": worker.rank,
+                    "size": group.size,
+                    "clock": worker.clock,
+                    "barrier": worker.arrived,
+                    "losses": group.num_losses,
+                },
+            )
+        )
+
+    def _arrive(self, message: Arrive, now: float, settle: Settle) -> None:
+        group, worker = self._find(message.token)
+        if not self._has_unheard(group, message.losses):
+            if message.barrier > worker.arrived + 1:
+                raise RemoteProtocolError(
+                    f"arrived at barrier {message.barrier} after barrier {worker.arrived}"
+                )
+            if message.barrier > worker.arrived:
+                worker.arrived = message.barrier
+                self._note(None, worker)
+        self._park(
+            group,
+            _Parked(
+                message.token,
+                True,
+                message.barrier,
+                message.losses,
+                self._until(message.wait_ms, now),
+                settle,
+            ),
+            now,
+        )
+
+    def _advance(self, message: Advance, settle: Settle) -> None:
+        group, worker = self._find(message.token)
+        self._reach(group, worker, message.clock)
+        self._outgoing.append((settle, {"size": group.size}))
+
+    def _await_clocks(self, message: AwaitClocks, now: float, settle: Settle) -> None:
+        group, worker = self._find(message.token)
+        self._reach(group, worker, message.clock)
+        goal = max(0, message.clock - message.staleness)
+        self._park(
+            group,
+            _Parked(message.token, False, goal, message.losses, self._until(message.wait_ms, now), settle),
+            now,
+        )
+
+    def _leave(self, message: LeaveGroup, settle: Settle) -> None:
+        self._outgoing.append((settle, {}))
+        self._queue = [queued for queued in self._queue if queued.message.token != message.token]
+        group = self._homes.get(message.token)
+        if group is not None:
+            reason = "it left" if message.is_orderly else "it left by an exception"
+            self._end(group, group.workers[message.token], reason, is_lost=not message.is_orderly)
+
+    def _find(self, token: bytes) -> tuple[Group, Worker]:
+        group = self._homes.get(token)
+        if group is None:
+            raise Expelled(self._ended.get(token, NOBODY))
+        return group, group.workers[token]
+
+    def _until(self, wait_ms: int, now: float) -> float:
+        return now + min(wait_ms / 1000, self._settings.wait_s)
+
+    def _reach(self, group: Group, worker: Worker, clock: int) -> None:
+        if clock > worker.clock:
+            worker.clock = clock
+            self._note(None, worker)
+            if self._parked.get(group.name):
+                self._review(group)
+
+    # --- who comes and goes -----------------------------------------------------------------------------------
+
+    def came(self, member: Member, now: float) -> None:
+        """A client joined, perhaps again: its workers are there."""
+        for token in self._of_client.get(member.member_id, ()):
+            worker = self._homes[token].workers[token]
+            worker.away_until = None
+            if (worker.name, worker.host, worker.pid) != (member.name, member.host, member.pid):
+                worker.name, worker.host, worker.pid = member.name, member.host, member.pid
+                self._note(None, worker)
+        self._commit(now)
+
+    def went_away(self, client_id: str, now: float) -> None:
+        """A client's connection ended: it is back in a moment, or dead."""
+        for token in self._of_client.get(client_id, ()):
+            self._homes[token].workers[token].away_until = now + self._settings.back_s
+
+    def lost(self, client_id: str, reason: str, now: float) -> None:
+        """A client is gone: end its workers."""
+        self._queue = [queued for queued in self._queue if queued.message.member_id != client_id]
+        for token in list(self._of_client.get(client_id, ())):
+            group = self._homes[token]
+            self._end(group, group.workers[token], reason, is_lost=True)
+        self._commit(now)
+
+    def tick(self, now: float) -> None:
+        """Miss who stays away, and answer who has waited long enough."""
+        away = [
+            (group, worker)
+            for group in self._groups.values()
+            for worker in group.workers.values()
+            if worker.away_until is not None and now >= worker.away_until
+        ]
+        for group, worker in away:
+            self._end(group, worker, "its connection ended, and it did not come back", is_lost=True)
+        for name, waiting in list(self._parked.items()):
+            group = self._groups[name]
+            self._parked[name] = [parked for parked in waiting if now < parked.deadline]
+            self._outgoing += [
+                (parked.settle, self._late(group, parked)) for parked in waiting if now >= parked.deadline
+            ]
+        self._fill_places(now)
+        overdue = [queued for queued in self._queue if now >= queued.deadline]
+        self._queue = [queued for queued in self._queue if now < queued.deadline]
+        self._outgoing += [(queued.settle, self._groups[queued.message.name].full()) for queued in overdue]
+        self._commit(now)
+
+    def _add(self, group: Group, worker: Worker) -> None:
+        group.workers[worker.token] = worker
+        self._homes[worker.token] = group
+        self._of_client.setdefault(worker.client_id, []).append(worker.token)
+
+    def _end(self, group: Group, worker: Worker, reason: str, *, is_lost: bool) -> None:
+        log = logger.warning if is_lost else logger.info
+        log(
+            "worker %d of group %s (%s, pid %d on %s) is %s: %s",
+            worker.rank,
+            group.name,
+            worker.name,
+            worker.pid,
+            worker.host,
+            "lost" if is_lost else "gone",
+            reason,
+        )
+        group.remove(worker, is_lost=is_lost)
+        del self._homes[worker.token]
+        tokens = self._of_client[worker.client_id]
+        tokens.remove(worker.token)
+        if not tokens:
+            del self._of_client[worker.client_id]
+        self._ended[worker.token] = f"its membership has ended ({reason}); join again"
+        while len(self._ended) > self._settings.ended_max:
+            del self._ended[next(iter(self._ended))]
+        if not group.workers:
+            del self._groups[group.name]
+        self._note(group, worker)
+        if group.tells_losses:
+            self._note(None, *group.workers.values())  # what they had arrived at is void
+        self._review(group)
+
+    def _fill_places(self, now: float) -> None:
+        queue, self._queue = self._queue, []
+        for queued in queue:
+            group = self._groups.get(queued.message.name)
+            if group is not None and group.is_full:
+                self._queue.append(queued)
+                continue
+            try:
+                self._check(queued.message)  # the group may have ended, and another have begun
+            except GlintError as error:
+                self._outgoing.append((queued.settle, error))
+            else:
+                self._place(queued.message, now, queued.settle)
+
+    # --- who waits ----------------------------------------------------------------------------------------------
+
+    def _park(self, group: Group, parked: _Parked, now: float) -> None:
+        waiting = self._parked.setdefault(group.name, [])
+        waiting.append(parked)
+        own = [other for other in waiting if other.token == parked.token]
+        if len(own) > self._settings.parked_max:
+            # Most belong to connections that have ended; whoever still waits asks again.
+            waiting.remove(own[0])
+            self._outgoing.append((own[0].settle, self._late(group, own[0])))
+        self._review(group)
+        if now >= parked.deadline and parked in self._parked.get(group.name, ()):
+            self._parked[group.name].remove(parked)
+            self._outgoing.append((parked.settle, self._late(group, parked)))
+
+    def _review(self, group: Group) -> None:
+        """Settle what can be settled, after something has changed."""
+        if group.end_barriers():
+            self._note(group)
+        slowest = group.slowest
+        waiting = self._parked.pop(group.name, [])
+        still = []
+        for parked in waiting:
+            result = self._result(group, parked, slowest)
+            if result is None:
+                still.append(parked)
+            else:
+                self._outgoing.append((parked.settle, result))
+        if still:
+            self._parked[group.name] = still
+
+    def _result(self, group: Group, parked: _Parked, slowest: int) -> dict[str, Any] | GlintError | None:
+        if parked.token not in group.workers:
+            return Expelled(self._ended.get(parked.token, NOBODY))
+        if self._has_unheard(group, parked.num_heard):
+            return {
+                **self._common("lost", group),
+                "barrier": group.barrier,
+                "lost": group.losses_since(parked.num_heard),
+            }
+        position = group.barrier if parked.is_barrier else slowest
+        return self._common("done", group) if position >= parked.goal else None
+
+    def _late(self, group: Group, parked: _Parked) -> dict[str, Any]:
+        late = group.late_for_barrier if parked.is_barrier else group.late_for_clock
+        return {
+            **self._common("late", group),
+            "missing": [worker.to_content() for worker in late(parked.goal)],
+            "num_unjoined": group.num_unjoined,
+        }
+
+    @staticmethod
+    def _common(state: str, group: Group) -> dict[str, Any]:
+        return {"state": state, "size": group.size, "losses": group.num_losses}
+
+    @staticmethod
+    def _has_unheard(group: Group, num_heard: int) -> bool:
+        return group.tells_losses and group.num_losses > num_heard
+
+    # --- writing down and answering ---------------------------------------------------------------------------
+
+    def _note(self, group: Group | None, *workers: Worker) -> None:
+        if group is not None:
+            self._dirty["groups", group.name] = None
+        for worker in workers:
+            self._dirty["workers", worker.token.hex()] = None
+
+    def _row(self, table: Literal["groups", "workers"], key: str) -> Row:
+        if table == "groups":
+            kept = self._groups.get(key)
+            return table, key, None if kept is None else kept.to_row()
+        token = bytes.fromhex(key)
+        home = self._homes.get(token)
+        return table, key, None if home is None else home.workers[token].to_row(home.name)
+
+    def _commit(self, now: float) -> None:
+        self._fill_places(now)
+        outgoing, self._outgoing = self._outgoing, []
+        if self._dirty:
+            try:
+                self._save([self._row(table, key) for table, key in self._dirty])
+            except GlintError as error:
+                # Nobody hears what is not written down. It is written with what comes next; who asked may ask again.
+                logger.error("can't write groups down: %s", error)  # noqa: TRY400 - a disk's fault, not ours
+                outgoing = [(settle, error) for settle, _ in outgoing]
+            else:
+                self._dirty.clear()
+        for settle, result in outgoing:
+            settle(result)
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def to_content(self) -> list[dict[str, Any]]:
+        """Return the groups as plain data, by name."""
+        return [self._told(self._groups[name]) for name in sorted(self._groups)]
+
+    def _told(self, group: Group) -> dict[str, Any]:
+        waiting = self._parked.get(group.name, ())
+        return group.to_content(
+            {
+                parked.token: f"{'barrier' if parked.is_barrier else 'clock'} {parked.goal}"
+                for parked in waiting
+            }
+        )

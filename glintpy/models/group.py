@@ -1,0 +1,341 @@
+"""Group: a worker's place among others, with a rank, a clock and barriers; knows no master's inside.
+
+All that is asked says where the worker is, so it can be asked again. An answer that others hold up comes in a minute
+or so and says who is missing; as long as the caller's own deadline has not passed, it is asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, Self
+
+from glintpy.errors import ConfigError, Expelled, GlintError, WorkerLost, WorkersMissing
+from glintpy.models.base import check_timeout
+from glintpy.protocol.messages import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup, Message
+from glintpy.protocol.spec import check_name
+from glintpy.ties import Tie
+
+logger = logging.getLogger("glintpy.client")
+
+ANSWER_S = 2.0
+"""How long past the caller's deadline the master's answer may take, which says who is missing."""
+
+WAIT_MS_MAX = 600_000
+"""The longest wait that is asked for at once; the master gives less."""
+
+NAMED_MAX = 8
+"""Workers that an error names."""
+
+OnWorkerLost = Literal["shrink", "raise"]
+
+
+def join_group(
+    tie: Tie,
+    name: str,
+    num_workers: int | None,
+    *,
+    on_worker_lost: OnWorkerLost,
+    timeout_s: float | None,
+) -> Group:
+    """Become a worker of a group; see ``Client.join``.
+
+    Args:
+        tie: to the cluster.
+        name: the group's.
+        num_workers: its fixed size; None: whoever is there.
+        on_worker_lost: ``"shrink"`` or ``"raise"``.
+        timeout_s: seconds; None: the client's own setting.
+
+    Raises:
+        ConfigError, Overloaded, MasterUnreachable: it is none.
+    """
+    check_name(name, whose="a group's")
+    if on_worker_lost not in {"shrink", "raise"}:
+        raise ConfigError(f'on_worker_lost is "shrink" or "raise", not {on_worker_lost!r}')
+    size = 0 if num_workers is None else _count("num_workers", num_workers, at_least=1)
+    deadline = _Deadline(tie, timeout_s)
+    token, runtime = os.urandom(16), tie.runtime()
+    try:
+        answer = runtime.ask_master(
+            lambda request_id: JoinGroup(
+                request_id,
+                runtime.member_id,
+                token,
+                name,
+                size,
+                on_worker_lost == "raise",
+                deadline.wait_ms(),
+            ),
+            timeout_s=deadline.answer_s(),
+        )
+    except BaseException:
+        # It may be one all the same, if the answer was lost: others would wait for it.
+        runtime.ask_master_later(
+            lambda request_id: LeaveGroup(request_id, token, is_orderly=True), timeout_s=ANSWER_S
+        )
+        raise
+    return Group(tie, name, token, answer)
+
+
+class Group:
+    """A worker's place in a group; made by ``Client.join``. As a context manager it leaves at the end.
+
+    It belongs to its process and ends with its client: a forked or spawned process joins by itself.
+
+    Threads:
+        Safe from any thread. Each call speaks for the one worker, so steps are counted together.
+    """
+
+    def __init__(self, tie: Tie, name: str, token: bytes, answer: dict[str, Any]) -> None:
+        self._tie = tie
+        self._name = name
+        self._token = token
+        self._pid = os.getpid()
+        self._has_left = False
+        self._lock = threading.Lock()
+        self._rank: int = answer["rank"]
+        self._clock: int = answer["clock"]
+        self._barrier: int = answer["barrier"]
+        self._size: int = answer["size"]
+        self._losses: int = answer["losses"]
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self._name
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0; no other has it as long as this one is a worker of the group."""
+        return self._rank
+
+    @property
+    def size(self) -> int:
+        """The ``num_workers`` of the group; without it, how many there were when the master answered last."""
+        return self._size
+
+    @property
+    def clock(self) -> int:
+        """Steps finished: one more with each ``tick``. A newcomer starts at the clock of the slowest."""
+        return self._clock
+
+    # --- steps ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Finish a step: flush, then raise the clock by one, without waiting for others.
+
+        So whoever sees this clock, by ``wait``, can pull all that was pushed up to then.
+
+        Raises:
+            PushFailed: a push failed and nobody has looked at it; the clock stays.
+            Expelled: the worker's membership has ended: it was silent for too long, or the master forgot it.
+            MasterUnreachable: the master did not answer; calling again counts the step once.
+            GlintError: the group was left, or belongs to another process.
+        """
+        self._check()
+        self._tie.flush()
+        with self._lock:
+            clock = self._clock + 1
+            self._ask(
+                lambda request_id: Advance(request_id, self._token, clock),
+                timeout_s=self._tie.settings.timeout_s,
+            )
+            self._clock = clock
+
+    def wait(self, staleness: int = 0, timeout_s: float | None = None) -> None:
+        """Return when no clock in the group is more than ``staleness`` below this worker's.
+
+        Args:
+            staleness: steps that others may be behind; 0: none.
+            timeout_s: seconds to wait; None: the client's own setting, of which None waits for ever.
+
+        Raises:
+            WorkersMissing: others were further behind when the time was over; the message says who.
+            WorkerLost: another worker was lost, in a group with ``on_worker_lost="raise"``; told once.
+            ConfigError: a staleness or time that can't be.
+            Expelled, MasterUnreachable, GlintError: as ``tick``.
+        """
+        slack = _count("staleness", staleness, at_least=0)
+        clock = self._clock
+        self._wait(
+            lambda request_id, wait_ms: AwaitClocks(
+                request_id, self._token, clock, slack, self._losses, wait_ms
+            ),
+            timeout_s,
+            f"clock {clock - slack}",
+        )
+
+    def barrier(self, timeout_s: float | None = None) -> None:
+        """Flush, and return when all workers of the group have come to this point.
+
+        What each pushed before is applied then. After ``WorkersMissing`` the arrival stands: the next call waits at the
+        same barrier. After ``WorkerLost`` the barrier is void: the next call is at a new one, for all.
+
+        Args:
+            timeout_s: seconds to wait; None: the client's own setting, of which None waits for ever.
+
+        Raises:
+            PushFailed: a push failed and nobody has looked at it; this worker has not arrived.
+            WorkersMissing: others had not come when the time was over; the message says who.
+            WorkerLost: as ``wait``.
+            ConfigError: a time that can't be.
+            Expelled, MasterUnreachable, GlintError: as ``tick``.
+        """
+        self._check()
+        self._tie.flush()
+        barrier = self._barrier + 1
+        self._wait(
+            lambda request_id, wait_ms: Arrive(request_id, self._token, barrier, self._losses, wait_ms),
+            timeout_s,
+            f"barrier {barrier}",
+        )
+        with self._lock:
+            self._barrier = max(self._barrier, barrier)
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Flush, and be a worker no more: nobody waits for it. Again, or in another process, it does nothing.
+
+        Raises:
+            PushFailed: a push failed and nobody has looked at it; it has left all the same.
+            MasterUnreachable: the master did not answer; it is left when the client is closed.
+        """
+        if self._has_left or os.getpid() != self._pid:
+            return
+        try:
+            self._tie.flush()
+        finally:
+            self._leave(is_orderly=True, timeout_s=self._tie.settings.timeout_s)
+
+    def _leave(self, *, is_orderly: bool, timeout_s: float | None) -> None:
+        self._has_left = True
+        self._tie.runtime().ask_master(
+            lambda request_id: LeaveGroup(request_id, self._token, is_orderly), timeout_s=timeout_s
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is None:
+            self.leave()
+        elif not self._has_left and os.getpid() == self._pid:
+            try:
+                # It counts as lost: what it was to do is not done.
+                self._leave(is_orderly=False, timeout_s=self._tie.settings.close_timeout_s)
+            except GlintError as failure:
+                logger.error("while leaving group %s after an error: %s", self._name, failure)  # noqa: TRY400 - its traceback says nothing
+
+    def __repr__(self) -> str:
+        return f"Group({self._name!r}, rank={self._rank}, size={self._size}, clock={self._clock})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} is this process's place in the group; let each process join by itself: client.join(...)"
+        )
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise GlintError(
+                f"{self!r} belongs to process {self._pid}; this one ({os.getpid()}) has to join by itself: "
+                "client.join(...)"
+            )
+        if self._has_left:
+            raise GlintError(f"{self!r} was left; join again: client.join(...)")
+
+    def _ask(self, build: Callable[[int], Message], *, timeout_s: float | None) -> Any:
+        try:
+            answer = self._tie.runtime().ask_master(build, timeout_s=timeout_s)
+        except Expelled as error:
+            raise Expelled(f"worker {self._rank} of group {self._name!r}: {error}") from None
+        self._size = answer["size"]
+        return answer
+
+    def _wait(self, build: Callable[[int, int], Message], timeout_s: float | None, goal: str) -> None:
+        self._check()
+        deadline = _Deadline(self._tie, timeout_s)
+        while True:
+            answer = self._ask(
+                lambda request_id: build(request_id, deadline.wait_ms()), timeout_s=deadline.answer_s()
+            )
+            if answer["state"] == "done":
+                return
+            if answer["state"] == "lost":
+                self._tell_loss(answer)
+            if deadline.has_passed:
+                raise self._missing(answer, goal, deadline)
+
+    def _tell_loss(self, answer: dict[str, Any]) -> NoReturn:
+        with self._lock:
+            self._losses = answer["losses"]
+            self._barrier = answer["barrier"]
+        lost = answer["lost"]
+        raise WorkerLost(
+            f"group {self._name!r} lost {_named(lost)}; it goes on with {self._size}"
+            if self._size
+            else f"group {self._name!r} lost {_named(lost)}",
+            ranks=tuple(int(worker["rank"]) for worker in lost),
+        )
+
+    def _missing(self, answer: dict[str, Any], goal: str, deadline: _Deadline) -> WorkersMissing:
+        missing, num_unjoined = answer["missing"], answer["num_unjoined"]
+        told = [_named(missing)] if missing else []
+        if num_unjoined:
+            told.append(f"{num_unjoined} of {self._size} that have not joined yet")
+        return WorkersMissing(
+            f"group {self._name!r}: {goal} was not reached by all within {deadline.limit_s:g} s; missing "
+            f"{' and '.join(told)}",
+            ranks=tuple(int(worker["rank"]) for worker in missing),
+        )
+
+
+class _Deadline:
+    """Until when a caller waits."""
+
+    def __init__(self, tie: Tie, timeout_s: float | None) -> None:
+        limit_s = tie.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)
+        self.limit_s = limit_s or 0.0
+        self._end = None if limit_s is None else time.monotonic() + limit_s
+
+    @property
+    def has_passed(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+    def wait_ms(self) -> int:
+        """Return how long the master may put its answer off."""
+        if self._end is None:
+            return WAIT_MS_MAX
+        left_ms = round((self._end - time.monotonic()) * 1000)
+        return max(0, min(left_ms, WAIT_MS_MAX))
+
+    def answer_s(self) -> float | None:
+        """Return how long to wait for the answer itself."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic()) + ANSWER_S
+
+
+def _named(workers: list[dict[str, Any]]) -> str:
+    told = [
+        f"rank {worker['rank']} (clock {worker['clock']}, {worker['name']}, pid {worker['pid']} on {worker['host']})"
+        for worker in workers[:NAMED_MAX]
+    ]
+    if len(workers) > NAMED_MAX:
+        told.append(f"{len(workers) - NAMED_MAX} more")
+    return ", ".join(told)
+
+
+def _count(what: str, number: Any, *, at_least: int) -> int:
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = at_least - 1
+    if isinstance(number, bool) or not at_least <= count < 2**63:
+        raise ConfigError(f"{what} is an integer of at least {at_least}, not {number!r}")
+    return count
