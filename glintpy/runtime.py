@@ -212,6 +212,7 @@ class Runtime:
         self, build: Callable[[int], Message], *, timeout_s: float | None
     ) -> tuple[Future[Any], Call]:
         future: Future[Any] = Future()
+        future.bringer = self  # without it the answer lies for a millisecond or two: see rpc.STANDBY_S
         request_id = self.new_request_id()
         unreachable = MasterUnreachable(
             f"the master at {self.address} did not answer within {timeout_s or 0:g} s; "
