@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glintpy.errors import ConfigError
 from glintpy.updaters import arithmetic_dtype
 from glintpy.updaters.base import STEPS
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 VALUES = "values"
 """The name of the first array of every model."""
+
+
+ARRAYS_MAX = 64
+"""Arrays of one model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,20 @@ class ArraySpec:
 def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
     """Return the arrays of a model: its values, then the updater's slots in their order, then the steps if it counts.
 
-    Requests and files name arrays by their index here.
+    Requests name arrays by their index here, files by their name.
+
+    Raises:
+        ConfigError: more than a model can have.
     """
     arrays = [ArraySpec(VALUES, spec.numpy_dtype, spec.row_shape)]
     kept_in = arithmetic_dtype(spec.numpy_dtype)
     arrays += [ArraySpec(slot.name, kept_in, spec.row_shape) for slot in updater.slots]
     if updater.counts_steps:
         arrays.append(ArraySpec(STEPS, np.dtype("<u4"), ()))
+    if len(arrays) > ARRAYS_MAX:
+        raise ConfigError(
+            f"updater {updater.name!r} keeps {len(arrays) - 1} slots; {ARRAYS_MAX - 1} are the most"
+        )
     return tuple(arrays)
 
 

@@ -1,7 +1,7 @@
 """How a saved model lies on disk, and the writer of one; knows no network, no thread and no client.
 
 A checkpoint is a directory at any fsspec URL: ``manifest.json`` and one plain ``.npy`` file for each
-partition and slot, which numpy alone can read. The names of part files carry the save's id, so a save never
+partition of each array, which numpy alone can read. The names of part files carry the save's id, so a save never
 touches a file of the checkpoint that it replaces. The manifest, replaced atomically, is the one commit:
 whatever happens before leaves the old checkpoint loadable, and files go only after it.
 """
@@ -23,6 +23,7 @@ from glintpy.errors import (
     CheckpointNotFound,
     ShapeError,
 )
+from glintpy.storage.arrays import VALUES, ArraySpec
 from glintpy.storage.checkpoint_format import (
     FORMAT,
     INT64,
@@ -30,11 +31,9 @@ from glintpy.storage.checkpoint_format import (
     MANIFEST_BYTES_MAX,
     OWN_FILE,
     ROWS,
-    VALUES,
     PartEntry,
     RowCover,
-    check_affine_rows,
-    check_row_count,
+    check_rows,
     encode_manifest,
     file_name,
     manifest_content,
@@ -45,6 +44,7 @@ from glintpy.storage.directory import Directory
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from types import TracebackType
 
     import numpy as np
@@ -63,19 +63,27 @@ class CheckpointWriter:
 
     Attributes:
         spec: the model's.
+        arrays: the values, and the slots.
         save_id: new and random; it stands in the names of all part files.
         directory: where the files go.
     """
 
     def __init__(
-        self, url: str | os.PathLike[str], *, spec: ModelSpec, num_partitions: int, overwrite: bool
+        self,
+        url: str | os.PathLike[str],
+        *,
+        spec: ModelSpec,
+        num_partitions: int,
+        overwrite: bool,
+        slots: Sequence[ArraySpec] = (),
     ) -> None:
         """Look whether a checkpoint may be written here, before anything is fetched; make the directory.
 
         Args:
             url: a directory, at any fsspec URL.
             spec: the model's.
-            num_partitions: parts that will be written.
+            num_partitions: parts that will be written of each array.
+            slots: the arrays beside the values.
             overwrite: whether a checkpoint that is there is replaced.
 
         Raises:
@@ -85,13 +93,14 @@ class CheckpointWriter:
         if not 1 <= num_partitions <= config.PARTITIONS_MAX:
             raise ShapeError(f"a model has 1 to {config.PARTITIONS_MAX} partitions, not {num_partitions}")
         self.spec = spec
+        self.arrays = (ArraySpec(VALUES, spec.numpy_dtype, spec.row_shape), *slots)
         self.save_id = secrets.token_hex(8)
         self.directory = Directory(url)
         self._num_partitions = num_partitions
         self._overwrite = overwrite
         self._temporary = f"manifest-{self.save_id}.tmp"
-        self._parts: dict[int, PartWriter] = {}
-        self._entries: dict[int, PartEntry] = {}
+        self._parts: dict[tuple[int, int], PartWriter] = {}  # by array and partition
+        self._entries: dict[tuple[int, int], PartEntry] = {}
         self._written: list[str] = []
         self._cover: RowCover | None = None
         self._rows_files: dict[int, tuple[str, int, int]] = {}
@@ -105,15 +114,17 @@ class CheckpointWriter:
         partition: int,
         *,
         num_rows: int,
+        array: int = 0,
         first: int | None = None,
         step: int | None = None,
         global_rows: NDArray[np.int64] | None = None,
     ) -> PartWriter:
-        """Begin a partition's file.
+        """Begin a partition's file of one array.
 
         Args:
             partition: in [0, num_partitions), each once.
             num_rows: rows that will be written.
+            array: which; 0 the values.
             first: the global row of local row 0, for range and cyclic.
             step: from one local row's global row to the next's, for range and cyclic.
             global_rows: (num_rows,) int64, each local row's global row, in place of ``first`` and ``step``.
@@ -122,7 +133,8 @@ class CheckpointWriter:
             ShapeError: rows that can't be this model's.
             CheckpointError: the file can't be created, or the partition was begun before.
         """
-        if self._ended or partition in self._parts or not 0 <= partition < self._num_partitions:
+        key = (array, partition)
+        if self._ended or key in self._parts or not 0 <= partition < self._num_partitions:
             raise CheckpointError(
                 f"partition {partition} of {self._num_partitions} can't be begun: "
                 + ("the save has ended" if self._ended else "it is outside, or was begun before")
@@ -133,26 +145,29 @@ class CheckpointWriter:
         if global_rows is not None:
             first = step = None
             rows = self._write_rows(partition, num_rows, global_rows)
-        name = file_name(VALUES, partition, self.save_id)
+        kind = self.arrays[array]
+        name = file_name(kind.name, partition, self.save_id)
         self._written.append(name)
-        entry = PartEntry(VALUES, partition, name, num_rows, 0, 0, first, step, *rows)
-        part = self._parts[partition] = PartWriter(self, entry)
+        entry = PartEntry(kind.name, partition, name, num_rows, 0, 0, first, step, *rows)
+        part = self._parts[key] = PartWriter(self, entry, kind)
         return part
 
     def enter(self, entry: PartEntry) -> None:
         """Take a finished part into the manifest; called by its ``PartWriter``."""
-        self._entries[entry.partition] = entry
+        names = [array.name for array in self.arrays]
+        self._entries[names.index(entry.slot), entry.partition] = entry
 
     def withdraw(self, partition: int) -> None:
-        """Take a part back, begun or finished: what is in its file is not to be saved. It may be begun anew.
+        """Take a part back, begun or finished: what is in its files is not to be saved. It may be begun anew.
 
         Args:
             partition: in [0, num_partitions); one that was not begun is no error.
         """
-        part = self._parts.pop(partition, None)
-        if part is not None:
-            part.discard()
-        self._entries.pop(partition, None)
+        for array in range(len(self.arrays)):
+            part = self._parts.pop((array, partition), None)
+            if part is not None:
+                part.discard()
+            self._entries.pop((array, partition), None)
 
     def commit(self) -> None:
         """Replace the manifest, then delete the files that it doesn't name.
@@ -164,11 +179,11 @@ class CheckpointWriter:
         """
         if self._ended or self._manifest_sent:
             raise CheckpointError(f"this save to {self.directory.url} has ended already")
-        entries = [self._entries[partition] for partition in sorted(self._entries)]
+        entries = [self._entries[key] for key in sorted(self._entries)]
         self._check_whole(entries)
         self._check_place()
         self._written.append(self._temporary)
-        data = encode_manifest(manifest_content(self.save_id, self.spec, entries))
+        data = encode_manifest(manifest_content(self.save_id, self.spec, self.arrays, entries))
         failpoints.hit("checkpoint.before_manifest")
         self.directory.stage(self._temporary, data)
         self._manifest_sent = True
@@ -230,7 +245,7 @@ class CheckpointWriter:
         data = npy_header(INT64, (num_rows,)) + global_rows.astype(INT64, copy=False).tobytes()
         found = (name, len(data), zlib.crc32(data))
         if partition in self._rows_files:
-            # Begun anew after it was withdrawn: which rows it has is as it was.
+            # Of another array, or begun anew after it was withdrawn: which rows it has is as it was.
             if found != self._rows_files[partition]:
                 raise ShapeError(f"partition {partition} had other global_rows when it was begun before")
             return found
@@ -243,17 +258,17 @@ class CheckpointWriter:
         return found
 
     def _check_whole(self, entries: list[PartEntry]) -> None:
-        if len(entries) != self._num_partitions:
-            missing = sorted(set(range(self._num_partitions)) - set(self._entries))
-            raise ShapeError(
-                f"{len(missing)} of {self._num_partitions} parts were not finished: {missing[:10]}"
-            )
-        if self._cover is None:
-            check_affine_rows(entries, self.spec.num_rows)
-        elif any(entry.rows_file is None for entry in entries):
+        expected = {
+            (array, part) for array in range(len(self.arrays)) for part in range(self._num_partitions)
+        }
+        missing = sorted(expected - set(self._entries))
+        if missing:
+            named = [f"{self.arrays[array].name} {partition}" for array, partition in missing[:10]]
+            raise ShapeError(f"{len(missing)} of {len(expected)} parts were not finished: {', '.join(named)}")
+        if self._cover is not None and any(entry.rows_file is None for entry in entries):
             raise ShapeError("some parts have global_rows and some have none")
-        else:
-            check_row_count(entries, self.spec.num_rows)
+        for array in self.arrays:
+            check_rows([entry for entry in entries if entry.slot == array.name], self.spec.num_rows)
         self._check_present(entries)
 
     def _check_present(self, entries: list[PartEntry]) -> None:

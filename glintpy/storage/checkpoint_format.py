@@ -1,7 +1,8 @@
 """The format of a saved model: its manifest, its file names and its rows; knows no file system.
 
-``manifest.json`` names one ``.npy`` file for each partition and slot, with
-size and CRC32; each part says its rows as ``first`` and ``step``, or in a ``.npy`` file of their own.
+``manifest.json`` names one ``.npy`` file for each partition of each of the model's arrays, with size and CRC32; each
+part says its rows as ``first`` and ``step``, or in a ``.npy`` file of their own. Which slots there are it says itself:
+a checkpoint can be read without its model's updater.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ import numpy as np
 
 from glintpy import config
 from glintpy.errors import CheckpointCorrupt, CheckpointMismatch, GlintError, ShapeError
+from glintpy.protocol import dtypes
 from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.arrays import ARRAYS_MAX, VALUES, ArraySpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from glintpy.protocol.dtypes import DTypeAny
@@ -32,7 +37,6 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 64 * config.MIB
 """Three times what a model with the most partitions needs; a longer file is not a manifest."""
 
-VALUES = "values"
 ROWS = "rows"
 INT64 = np.dtype("<i8")
 OWN_FILE = re.compile(r"[a-z][a-z0-9_]*-[0-9]{5,}-[0-9a-f]{16}\.npy|manifest-[0-9a-f]{16}\.tmp")
@@ -44,10 +48,10 @@ _SLOT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class PartEntry:
-    """One partition's part of one slot, as the manifest names it.
+    """One partition's part of one array, as the manifest names it.
 
     Attributes:
-        slot: ``"values"``, the only one so far.
+        slot: ``"values"``, or the name of what the updater keeps beside them.
         partition: in [0, num_partitions).
         file: the name in the checkpoint's directory.
         num_rows: local rows in it.
@@ -81,13 +85,15 @@ class Manifest:
     Attributes:
         save_id: 16 hex digits, in the names of all its files.
         spec: the model's.
-        num_partitions: parts of each slot.
+        arrays: the values, and the slots.
+        num_partitions: parts of each array.
         created: when, ISO 8601, UTC.
-        files: one entry for each partition.
+        files: one entry for each array and partition.
     """
 
     save_id: str
     spec: ModelSpec
+    arrays: tuple[ArraySpec, ...]
     num_partitions: int
     created: str
     files: tuple[PartEntry, ...]
@@ -117,8 +123,17 @@ def encode_manifest(content: dict[str, Any]) -> bytes:
     return json.dumps({**content, "crc32": zlib.crc32(canonical)}, sort_keys=True, indent=1).encode() + b"\n"
 
 
-def manifest_content(save_id: str, spec: ModelSpec, entries: list[PartEntry]) -> dict[str, Any]:
-    """Return what the manifest of a save of today says."""
+def manifest_content(
+    save_id: str, spec: ModelSpec, arrays: Sequence[ArraySpec], entries: list[PartEntry]
+) -> dict[str, Any]:
+    """Return what the manifest of a save of today says.
+
+    Args:
+        save_id: 16 hex digits.
+        spec: the model's.
+        arrays: the values, and the slots.
+        entries: one for each array and partition.
+    """
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -126,7 +141,11 @@ def manifest_content(save_id: str, spec: ModelSpec, entries: list[PartEntry]) ->
         "save_id": save_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spec": spec.to_content(),
-        "num_partitions": len(entries),
+        "slots": [
+            {"name": array.name, "dtype": array.dtype.name, "per_cell": array.row_shape == spec.row_shape}
+            for array in arrays[1:]
+        ],
+        "num_partitions": len(entries) // len(arrays),
         "files": [asdict(entry) for entry in entries],
     }
 
@@ -252,38 +271,78 @@ def _checked(content: dict[str, Any]) -> Manifest:
         raise CheckpointCorrupt(
             f"{MANIFEST} lists the files of 1 to {config.PARTITIONS_MAX} partitions, not {num_partitions}"
         )
-    files = [_checked_entry(entry, save_id=save_id, spec=spec) for entry in content["files"]]
-    if sorted(entry.partition for entry in files) != list(range(num_partitions)):
+    arrays = (ArraySpec(VALUES, spec.numpy_dtype, spec.row_shape), *_checked_slots(content["slots"], spec))
+    by_name = {array.name: array for array in arrays}
+    files = [_checked_entry(entry, save_id=save_id, arrays=by_name) for entry in content["files"]]
+    for name in by_name:
+        parts = [entry for entry in files if entry.slot == name]
+        if sorted(entry.partition for entry in parts) != list(range(num_partitions)):
+            raise CheckpointCorrupt(
+                f"{MANIFEST}: {len(parts)} files of {name} are not one for each of {num_partitions} partitions"
+            )
+        try:
+            check_rows(parts, spec.num_rows)
+        except ShapeError as error:
+            raise CheckpointCorrupt(f"{MANIFEST}: {error}") from error
+    if len({(entry.partition, entry.num_rows, *_rows_of(entry)) for entry in files}) > num_partitions:
+        raise CheckpointCorrupt(f"{MANIFEST}: a partition has other rows in one file than in another")
+    return Manifest(save_id, spec, arrays, num_partitions, content["created"], tuple(files))
+
+
+def _rows_of(entry: PartEntry) -> tuple[Any, ...]:
+    """Return all that an entry says of which rows it has."""
+    return entry.first, entry.step, entry.rows_file, entry.rows_bytes, entry.rows_crc32
+
+
+def check_rows(entries: list[PartEntry], num_rows: int) -> None:
+    """See that the parts of one array can be the model's rows.
+
+    Raises:
+        ShapeError: with what is wrong.
+    """
+    if all(entry.rows_file is not None for entry in entries):
+        check_row_count(entries, num_rows)
+    else:
+        check_affine_rows(entries, num_rows)
+
+
+def _checked_slots(content: Any, spec: ModelSpec) -> list[ArraySpec]:
+    if type(content) is not list or len(content) >= ARRAYS_MAX:
         raise CheckpointCorrupt(
-            f"{MANIFEST}: {len(files)} files are not one for each of {num_partitions} partitions"
+            f"{MANIFEST}: slots are a list of fewer than {ARRAYS_MAX}, not {content!r:.80}"
         )
-    try:
-        if all(entry.rows_file is not None for entry in files):
-            check_row_count(files, spec.num_rows)
-        else:
-            check_affine_rows(files, spec.num_rows)
-    except ShapeError as error:
-        raise CheckpointCorrupt(f"{MANIFEST}: {error}") from error
-    return Manifest(save_id, spec, num_partitions, content["created"], tuple(files))
+    slots = []
+    for entry in content:
+        if not isinstance(entry, dict) or set(entry) != {"name", "dtype", "per_cell"}:
+            raise CheckpointCorrupt(f"{MANIFEST}: a slot has name, dtype and per_cell, not {entry!r:.80}")
+        name = entry["name"]
+        if type(name) is not str or not _SLOT.fullmatch(name) or name in {ROWS, VALUES}:
+            raise CheckpointCorrupt(f"{MANIFEST}: {name!r:.80} can't be a slot's name")
+        if entry["dtype"] not in dtypes.NAMES or type(entry["per_cell"]) is not bool:
+            raise CheckpointCorrupt(f"{MANIFEST}: {entry!r:.80} is no slot")
+        slots.append(
+            ArraySpec(name, dtypes.BY_NAME[entry["dtype"]], spec.row_shape if entry["per_cell"] else ())
+        )
+    if len({slot.name for slot in slots}) < len(slots):
+        raise CheckpointCorrupt(f"{MANIFEST}: two slots have one name")
+    return slots
 
 
-def _checked_entry(content: Any, *, save_id: str, spec: ModelSpec) -> PartEntry:
+def _checked_entry(content: Any, *, save_id: str, arrays: dict[str, ArraySpec]) -> PartEntry:
     if not isinstance(content, dict) or set(content) != _ENTRY_FIELDS:
         raise CheckpointCorrupt(
             f"{MANIFEST}: a file has the fields {sorted(_ENTRY_FIELDS)}, not {content!r:.200}"
         )
     slot = content["slot"]
-    if type(slot) is not str or not _SLOT.fullmatch(slot) or slot == ROWS:
-        raise CheckpointCorrupt(f"{MANIFEST}: {slot!r:.80} can't be a slot's name")
-    if slot != VALUES:
-        raise CheckpointMismatch(
-            f"{MANIFEST} has the slot {slot!r}, which this glintpy doesn't know: use a newer glintpy"
+    if type(slot) is not str or slot not in arrays:
+        raise CheckpointCorrupt(
+            f"{MANIFEST}: there is a file of {slot!r:.80}, which is none of {list(arrays)}"
         )
     partition = _natural(content["partition"], "partition")
     # The name follows from the rest, so no manifest can point outside its directory.
     _check_name(content["file"], file_name(slot, partition, save_id))
     num_rows = _natural(content["num_rows"], "num_rows")
-    _natural(content["bytes"], "bytes", at_least=num_rows * spec.row_bytes)
+    _natural(content["bytes"], "bytes", at_least=num_rows * arrays[slot].row_bytes)
     _natural(content["crc32"], "crc32")
     if content["rows_file"] is not None:
         _check_name(content["rows_file"], file_name(ROWS, partition, save_id))
@@ -331,6 +390,7 @@ _MANIFEST_FIELDS = frozenset(
         "glintpy",
         "num_partitions",
         "save_id",
+        "slots",
         "spec",
     }
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from glintpy.storage.arrays import ArraySpec
     from glintpy.storage.checkpoint import CheckpointWriter
 
 
@@ -30,17 +31,18 @@ class PartWriter:
     Leaving ``with`` closes it. One thread at a time.
     """
 
-    def __init__(self, writer: CheckpointWriter, entry: PartEntry) -> None:
+    def __init__(self, writer: CheckpointWriter, entry: PartEntry, array: ArraySpec) -> None:
         """Create the file and write its header.
 
         Args:
             writer: whose part it is.
             entry: what the manifest will say, its bytes and crc32 not yet known.
+            array: of which it is a part.
         """
         self._writer = writer
         self._entry = entry
-        self._dtype = writer.spec.numpy_dtype
-        self._row_shape = writer.spec.row_shape
+        self._dtype = array.dtype
+        self._row_shape = array.row_shape
         self._num_rows = 0
         self._num_bytes = 0
         self._crc32 = 0
@@ -57,7 +59,7 @@ class PartWriter:
         """Append rows.
 
         Args:
-            rows: (n, ...) of the model's dtype, the next local rows in order; not kept.
+            rows: (n, ...) of the array's dtype, the next local rows in order; not kept.
 
         Raises:
             ShapeError, DTypeError: rows that don't fit the model, or more than the part has.

@@ -15,6 +15,7 @@ import numpy as np
 
 from glintpy import config
 from glintpy.errors import CheckpointCorrupt, CheckpointMismatch, CheckpointNotFound, ShapeError
+from glintpy.storage.arrays import VALUES
 from glintpy.storage.checkpoint_format import (
     INT64,
     MANIFEST,
@@ -64,6 +65,7 @@ class CheckpointReader:
 
     Attributes:
         spec: the model's, when it was saved.
+        arrays: the values, and the slots that were saved with them.
         num_partitions: parts in which it was saved.
         num_bytes: of all part files together: what ``verify`` reads.
         created: when it was saved, ISO 8601, UTC.
@@ -94,9 +96,11 @@ class CheckpointReader:
         except (CheckpointCorrupt, CheckpointMismatch) as error:
             raise type(error)(f"{self._url}: {error}") from error
         self.spec = self._manifest.spec
+        self.arrays = self._manifest.arrays
+        self._by_name = {array.name: array for array in self.arrays}
         self.num_partitions = self._manifest.num_partitions
         self.created = self._manifest.created
-        self.num_bytes = sum(entry.bytes + (entry.rows_bytes or 0) for entry in self._manifest.files)
+        self.num_bytes = sum(stored.num_bytes for stored in self._stored_files())
         self._verified = False
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -122,16 +126,16 @@ class CheckpointReader:
         self._verify_rows()
         self._verified = True
 
-    def blocks(self, block_bytes: int) -> Iterator[tuple[Rows, NDArray[np.generic]]]:
-        """Read the values, part after part; verifies first where ``verify`` was not called.
+    def blocks(self, block_bytes: int, *, array: str = VALUES) -> Iterator[tuple[Rows, NDArray[np.generic]]]:
+        """Read one array, part after part; verifies first where ``verify`` was not called.
 
         Args:
             block_bytes: of values in one block, at most; but one row at least.
+            array: its name, one of ``arrays``.
 
         Returns:
-            Pairs of global rows, a range or (n,) int64, and their values, (n, num_cols) or (n,) for a
-            vector, of the model's dtype; n is never 0, and a model without cells has no blocks. The
-            arrays can't be written to.
+            Pairs of global rows, a range or (n,) int64, and what the array has of them, (n, num_cols) or (n,), of the
+            array's dtype; n is never 0, and a model without cells has no blocks. They can't be written to.
 
         Raises:
             CheckpointCorrupt: as ``verify``; also for a file that changed after it, at that part's end.
@@ -141,9 +145,9 @@ class CheckpointReader:
             self.verify()
         if self.spec.num_bytes == 0:
             return
-        block_rows = max(1, block_bytes // self.spec.row_bytes)
+        block_rows = max(1, block_bytes // self._by_name[array].row_bytes)
         for entry in self._manifest.files:
-            if entry.num_rows:
+            if entry.num_rows and entry.slot == array:
                 yield from self._part_blocks(entry, block_rows)
 
     def _part_blocks(self, entry: PartEntry, block_rows: int) -> Iterator[tuple[Rows, NDArray[np.generic]]]:
@@ -207,7 +211,11 @@ class CheckpointReader:
             raise self._corrupt(stored.name, f"{data_bytes} bytes of data", f"{stored.num_bytes - length}")
 
     def _verify_rows(self) -> None:
-        files = [stored for entry in self._manifest.files if (stored := self._rows_file(entry)) is not None]
+        files = [
+            stored
+            for entry in self._manifest.files
+            if entry.slot == VALUES and (stored := self._rows_file(entry)) is not None
+        ]
         if not files:
             return  # The manifest's arithmetic has said it all.
         # As large as the files that were just read say it is, not as large as a manifest claims.
@@ -222,12 +230,13 @@ class CheckpointReader:
     def _stored_files(self) -> Iterator[_Stored]:
         for entry in self._manifest.files:
             yield self._values_file(entry)
-            if (rows_file := self._rows_file(entry)) is not None:
+            # The rows of a partition lie in one file, which the parts of all arrays name.
+            if entry.slot == VALUES and (rows_file := self._rows_file(entry)) is not None:
                 yield rows_file
 
     def _values_file(self, entry: PartEntry) -> _Stored:
-        shape = (entry.num_rows, *self.spec.row_shape)
-        return _Stored(entry.file, entry.bytes, entry.crc32, self.spec.numpy_dtype, shape)
+        array = self._by_name[entry.slot]
+        return _Stored(entry.file, entry.bytes, entry.crc32, array.dtype, (entry.num_rows, *array.row_shape))
 
     def _rows_file(self, entry: PartEntry) -> _Stored | None:
         if entry.rows_file is None or entry.rows_bytes is None or entry.rows_crc32 is None:

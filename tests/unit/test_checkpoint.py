@@ -332,14 +332,14 @@ def test_a_file_that_changes_after_verify_is_noticed_before_its_last_block(tmp_p
         list(reader.blocks(24))
 
 
-def test_an_entry_of_an_unknown_slot_asks_for_a_newer_version(tmp_path: Path) -> None:
+def test_a_file_of_a_slot_that_the_manifest_does_not_name_is_damage(tmp_path: Path) -> None:
     spec = matrix()
     save(str(tmp_path), spec, values_of(spec))
     path = tmp_path / "manifest.json"
     content = json.loads(path.read_text())
     content["files"].append({**content["files"][0], "slot": "momentum"})
     path.write_bytes(encode_manifest(content))
-    with pytest.raises(CheckpointMismatch, match="momentum"):
+    with pytest.raises(CheckpointCorrupt, match=r"a file of 'momentum', which is none of \['values'\]"):
         CheckpointReader(tmp_path)
 
 

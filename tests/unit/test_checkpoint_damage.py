@@ -240,7 +240,8 @@ SPEC_LIES = each(
     num_rows=[6, -1, 5.0],
     num_cols=[3, None, 2305843009213693952],
     name=["\x00"],
-    updater=["eval"],
+    updater=["eval()", ""],
+    updater_numbers=["{", "[]"],
     init=[["uniform"], {}],
     another=[1],
 )
