@@ -15,7 +15,7 @@ from glintpy import config
 from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
 from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
 from glintpy.models.group import Group, join_group
-from glintpy.models.making import handle_of, make_model
+from glintpy.models.making import handle_of, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
@@ -27,6 +27,7 @@ from glintpy.protocol.messages import (
 )
 from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, check_name
 from glintpy.ties import Tie, share
+from glintpy.updaters import Updater, bring
 
 logger = logging.getLogger("glintpy.client")
 
@@ -45,7 +46,8 @@ class Client:
         on_server_lost: ``"wait"``: requests to a lost server wait for its return until their deadline;
             ``"raise"``: they fail at once.
         queued_bytes_max: bytes accepted and not yet answered for each server; a push beyond waits in the call.
-        allow: partitioner classes that models made by others may use; they are found by their names.
+        allow: classes of one's own, partitioners and updaters, that models made by others may have; they are found by
+            their names.
         name: for people to read in ``glintpy status``.
 
     Raises:
@@ -64,7 +66,7 @@ class Client:
         timeout_s: float | None = 30.0,
         on_server_lost: Literal["wait", "raise"] = "wait",
         queued_bytes_max: int = 64 * config.MIB,
-        allow: Sequence[type[Partitioner]] = (),
+        allow: Sequence[type[Partitioner | Updater]] = (),
         name: str | None = None,
     ) -> None:
         if type(queued_bytes_max) is not int or queued_bytes_max < 1:
@@ -76,7 +78,10 @@ class Client:
             on_server_lost=check_on_server_lost(on_server_lost),
             queued_bytes_max=queued_bytes_max,
         )
-        self._allowed = {kind.name: kind for kind in allow}
+        self._allowed = {kind.name: kind for kind in allow if issubclass(kind, Partitioner)}
+        for kind in allow:
+            if issubclass(kind, Updater):
+                bring(kind)
         self._tie = Tie(address, settings)
         self._at_close: list[Callable[[], None]] = []
         self._tie.runtime(name)
@@ -96,7 +101,7 @@ class Client:
         exist_ok: bool = False,
         init: Init = 0,
         seed: int = 0,
-        updater: str = "add",
+        updater: str | Updater = "add",
         finite: bool = False,
         durability: config.Durability | None = None,
     ) -> BigMatrix:
@@ -112,7 +117,8 @@ class Client:
             exist_ok: return the model of this name if its spec is equal.
             init: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
             seed: of random values: the same on any number of servers and under any partitioner.
-            updater: how pushes are applied: ``"add"``.
+            updater: how pushes are applied: a name (``"add"``, ``"adagrad"``), or an instance with its numbers
+                (``Adagrad(learning_rate=0.1)``) of a class in ``glintpy.updaters`` or of one's own.
             finite: refuse NaN and infinities.
             durability: what an acknowledged push survives: ``"memory"``: nothing; ``"process"``: the end of its
                 server's process; ``"disk"``: a power cut. None: the cluster's level.
@@ -122,7 +128,7 @@ class Client:
 
         Raises:
             ShapeError: sizes that aren't integers of at least 0.
-            DTypeError: another dtype, or initial values that it can't hold.
+            DTypeError: another dtype, initial values that it can't hold, or one that the updater can't work with.
             ConfigError: an unknown partitioner, updater, init or durability; a level that a server doesn't offer.
             ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
             NotEnoughServers: there is no server.
@@ -156,7 +162,7 @@ class Client:
         exist_ok: bool = False,
         init: Init = 0,
         seed: int = 0,
-        updater: str = "add",
+        updater: str | Updater = "add",
         finite: bool = False,
         durability: config.Durability | None = None,
     ) -> BigVector:
@@ -253,6 +259,7 @@ class Client:
         partitioner: str | Partitioner | None = None,
         partitions_per_server: int | None = None,
         durability: config.Durability | None = None,
+        updater: str | Updater | None = None,
         progress: bool | None = None,
     ) -> BigMatrix | BigVector:
         """Make a model from a saved one, on any number of servers and with any partitioner.
@@ -265,6 +272,8 @@ class Client:
             partitioner: of the new model; None: the saved one's (a custom one must be given).
             partitions_per_server: of the new model; None: the saved one's.
             durability: of the new model; None: what the saved one asked for.
+            updater: of the new model; None: the saved one's, with its numbers. Slots of the same names are loaded,
+                others begin anew.
             progress: show a bar; None: if a terminal is watching.
 
         Raises:
@@ -280,6 +289,7 @@ class Client:
             partitioner=partitioner,
             partitions_per_server=partitions_per_server,
             durability=durability,
+            updater=updater,
             progress=progress,
         )
 
@@ -456,17 +466,21 @@ class Client:
         dtype: Any,
         partitioner: str | Partitioner,
         exist_ok: bool,
+        updater: str | Updater,
         **options: Any,
     ) -> Model:
-        spec = ModelSpec(
-            name,
-            num_rows,
-            num_cols,
-            dtypes.model_dtype(dtype).name,
-            partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
-            **options,
+        spec, updater = with_updater(
+            ModelSpec(
+                name,
+                num_rows,
+                num_cols,
+                dtypes.model_dtype(dtype).name,
+                partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
+                **options,
+            ),
+            updater,
         )
-        return make_model(self._tie, kind, spec, partitioner, exist_ok=exist_ok)
+        return make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
 
 
 def _size(what: str, size: Any) -> int:

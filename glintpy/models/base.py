@@ -9,15 +9,18 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy import partitioning, updaters
 from glintpy.errors import ConfigError, ModelNotFound
 from glintpy.futures import Future, completed
 from glintpy.models.bundles import pull, push
+from glintpy.models.combining import Combined, without_repeats
 from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Finish, Requester, Target
 from glintpy.models.values import check_out, parse_values
-from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.partitioning import Layout, Partitioner
 from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.ties import Tie
+from glintpy.updaters import Updater
 
 _KEEP: Any = object()
 """Where None is a value, this says that nothing was given."""
@@ -33,13 +36,20 @@ class BigModel:
         Safe from any thread.
     """
 
-    def __init__(self, tie: Tie, info: ModelInfo, partitioner: Partitioner | None = None) -> None:
+    def __init__(
+        self,
+        tie: Tie,
+        info: ModelInfo,
+        partitioner: Partitioner | None = None,
+        updater: Updater | None = None,
+    ) -> None:
         """Bind a handle; programs get theirs from a client."""
         self._tie = tie
         self._info = info
         self._spec = info.spec
         if partitioner is None:
-            partitioner = named(info.spec.partitioner, info.spec.num_rows, len(info.owners))
+            partitioner = partitioning.named(info.spec.partitioner, info.spec.num_rows, len(info.owners))
+        self._updater = updaters.named(info.spec.updater, info.spec.numbers) if updater is None else updater
         self._layout = Layout(partitioner, info.owners_array(), len(info.servers))
         self._timeout_s = tie.settings.timeout_s
         self._on_server_lost = tie.settings.on_server_lost
@@ -79,9 +89,14 @@ class BigModel:
         return self._spec.finite
 
     @property
-    def updater_name(self) -> str:
-        """How pushes are applied."""
-        return self._spec.updater
+    def updater(self) -> Updater:
+        """How pushes are applied, with its numbers."""
+        return self._updater
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of what the updater keeps beside the values; see ``pull_slot``."""
+        return self._updater.slot_names
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -181,7 +196,7 @@ class BigModel:
         self._destroyed = True
 
     def save(self, url: str, *, overwrite: bool = False, progress: bool | None = None) -> None:
-        """Save the model: a manifest and one plain ``.npy`` file a partition, readable with numpy alone.
+        """Save the model: a manifest and one plain ``.npy`` file a partition and slot, readable with numpy alone.
 
         This process writes. The save holds every push that this client issued before it; each server's
         part is one moment, across servers a push in progress may be in one and not in another.
@@ -198,15 +213,7 @@ class BigModel:
         from glintpy.models.saving import save_model  # noqa: PLC0415 - loads fsspec, which few programs need
 
         self._check_exists()
-        save_model(
-            self._tie.runtime(),
-            self._info,
-            self._layout,
-            url,
-            overwrite=overwrite,
-            timeout_s=self._timeout_s,
-            progress=progress,
-        )
+        save_model(self._tie.runtime(), self._target, url, overwrite=overwrite, progress=progress)
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +259,9 @@ class BigModel:
         parsed = self._parsed(asked, values)
         if asked.empty:
             return completed(None)
+        once = self._without_repeats(asked, parsed)
+        if once is not None:
+            asked, parsed = once.asked, once.values
         return push(self._tie.runtime(), self._target, asked, parsed)
 
     def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
@@ -263,10 +273,33 @@ class BigModel:
             return completed(self._nothing(asked, out))
         runtime = self._tie.runtime()
         runtime.outbox.issue()  # what was asked for before comes before
+        once = self._without_repeats(asked, parsed)
+        if once is not None:
+            requester = Requester(runtime, self._target, once.asked, kind="push")
+            return requester.push(
+                once.values, finish=lambda values: _written_to(out, asked, once.spread(values))
+            )
         into = None if out is None else asked.to_wire(out)
         finish: Finish = asked.finish if out is None else lambda _: out
         requester = Requester(runtime, self._target, asked, kind="push")
         return requester.push(asked.to_wire(parsed), into=into, finish=finish)
+
+    def _without_repeats(self, asked: Asked, parsed: NDArray[Any]) -> Combined | None:
+        return without_repeats(asked, parsed, self._updater, num_cols=self._spec.num_cols)
+
+    def _pull_slot(self, name: str, asked: Asked) -> Future[NDArray[Any]]:
+        self._check_exists()
+        target = self._target.of_array(1 + self.slots.index(name))
+        if asked.empty:
+            return completed(asked.finish(np.empty(asked.wire_shape, dtype=target.dtype)))
+        return pull(self._tie.runtime(), target, asked, None)
+
+    def _check_slot(self, name: str) -> None:
+        if name not in self.slots:
+            has = f"it has {', '.join(self.slots)}" if self.slots else "it keeps none"
+            raise ConfigError(
+                f"updater {self._updater.name!r} of model {self.name!r} has no slot {name!r}; {has}"
+            )
 
     def _parsed(self, asked: Asked, values: Any) -> NDArray[Any]:
         return parse_values(values, shape=asked.shape, dtype=self._target.dtype, finite=self._spec.finite)
@@ -276,11 +309,25 @@ class BigModel:
         return asked.finish(np.empty(asked.wire_shape, dtype=self._target.dtype)) if out is None else out
 
     def _make_target(self) -> Target:
-        return Target(self._info, self._layout, self._timeout_s, is_hasty=self._on_server_lost == "raise")
+        return Target(
+            self._info,
+            self._layout,
+            self._timeout_s,
+            updater=self._updater,
+            is_hasty=self._on_server_lost == "raise",
+        )
 
     def _check_exists(self) -> None:
         if self._destroyed:
             raise ModelNotFound(f"model {self.name!r} was destroyed")
+
+
+def _written_to(out: NDArray[Any] | None, asked: Asked, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values of the wire shape as the caller asked for them, in ``out`` if there is one."""
+    if out is None:
+        return asked.finish(values)
+    asked.to_wire(out)[...] = values
+    return out
 
 
 def check_timeout(timeout_s: Any) -> float | None:

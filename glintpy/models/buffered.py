@@ -25,7 +25,7 @@ from glintpy.errors import ConfigError, GlintError
 from glintpy.futures import Future, completed, derived, failed, gather
 from glintpy.models.indexing import Asked, Keys, parse_pull
 from glintpy.models.values import parse_values
-from glintpy.updaters import Updater, named
+from glintpy.updaters import Add, Updater
 
 __all__ = ["Model", "PushBuffer"]
 
@@ -48,7 +48,7 @@ class Model(Protocol):
         """Whether it refuses NaN and infinities."""
 
     @property
-    def updater_name(self) -> str:
+    def updater(self) -> Updater:
         """How pushes are applied."""
 
     @property
@@ -93,7 +93,7 @@ class PushBuffer:
         self._num_rows = model.shape[0]
         self._num_cols = model.shape[1] if len(model.shape) > 1 else None
         self._max_bytes = max_bytes
-        self._updater = named(model.updater_name)
+        self._updater = model.updater
         self._begin()
         _buffers.add(self)
 
@@ -191,6 +191,11 @@ class PushBuffer:
     def _gather(self, asked: Asked, given: NDArray[Any]) -> None:
         """Copy a push into the rows or the elements."""
         values = asked.to_wire(given)  # a view, perhaps of the caller's own array
+        if not isinstance(self._updater, Add) and (
+            self._elements.num_bytes if asked.cols is None else self._rows.num_bytes
+        ):
+            # Sums of rows and of elements may go in any order; by other rules the later one comes later.
+            self._send()
         if asked.cols is None:
             self._rows.add(_written(asked.rows), values.copy())
             return
@@ -216,7 +221,7 @@ class PushBuffer:
         in_flight = self._in_flight
         if in_flight is not None and in_flight.done() and in_flight.seen:
             in_flight = None
-        # Rows and elements are two pushes, in any order: sums commute.
+        # Rows and elements are two pushes, in any order: of other updaters than sums there is only one kind.
         pushes = []
         if self._rows.num_bytes:
             keys, values = self._rows.take()

@@ -124,7 +124,7 @@ class Bundle:
         target = self._target
         value_bytes = target.dtype.itemsize if self._paired else target.row_bytes
         rows_max = (config.BUNDLE_BYTES + config.SMALL_BYTES) // (value_bytes + 8) + 1
-        return np.empty((rows_max, *(() if self._paired else target.info.spec.row_shape)), target.dtype)
+        return np.empty((rows_max, *(() if self._paired else target.row_shape)), target.dtype)
 
     def issue(self) -> None:
         """Send it, once; whatever goes wrong here is the outcome of its members."""
@@ -136,7 +136,7 @@ class Bundle:
             info, pushes = self._target.info, self._runtime.pushes
             rows = _joint([member[1] for member in self._members])
             cols = _joint([member[2] for member in self._members if member[2] is not None])
-            shape = (len(rows),) if self._paired else (len(rows), *info.spec.row_shape)
+            shape = (len(rows),) if self._paired else (len(rows), *self._target.row_shape)
             asked = Asked(rows, cols if self._paired else None, self._paired, shape, shape)
             dispatch = Dispatch(self._runtime, self._target, asked, kind=self._kind, finished=self._finished)
             if self._kind == "pull":

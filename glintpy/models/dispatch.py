@@ -25,7 +25,8 @@ from glintpy.protocol.parts import Part, cut
 from glintpy.protocol.selection import slices_of
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
-from glintpy.updaters import named
+from glintpy.storage.arrays import arrays_of
+from glintpy.updaters import Updater
 
 
 class Target:
@@ -36,24 +37,46 @@ class Target:
         layout: where its rows lie.
         timeout_s: the deadline of a request.
         is_hasty: whether requests to a lost server fail at once.
-        dtype: of its values.
-        num_cols: None for a vector.
-        row_bytes: of one row's values.
+        updater: how pushes are applied.
+        arrays: what a server keeps of it, the values first.
+        dtype: of the array.
+        row_shape: of one row of the array.
+        num_cols: None for a vector, or for one number a row.
+        row_bytes: of one row of the array.
         joins_pushes: whether its updater takes several pushes as one.
+        array: which of the model's arrays requests are about; 0 its values.
     """
 
     def __init__(
-        self, info: ModelInfo, layout: Layout, timeout_s: float | None, *, is_hasty: bool = False
+        self,
+        info: ModelInfo,
+        layout: Layout,
+        timeout_s: float | None,
+        *,
+        updater: Updater,
+        is_hasty: bool = False,
+        array: int = 0,
     ) -> None:
         self.info = info
         self.layout = layout
         self.timeout_s = timeout_s
         self.is_hasty = is_hasty
-        # Asked for with every request, and the spec works them out each time.
-        self.dtype = info.spec.numpy_dtype
-        self.num_cols = info.spec.num_cols
-        self.row_bytes = info.spec.row_bytes
-        self.joins_pushes = named(info.spec.updater).joins
+        self.updater = updater
+        self.array = array
+        self.arrays = arrays_of(info.spec, updater)
+        kind = self.arrays[array]
+        # Asked for with every request.
+        self.dtype = kind.dtype
+        self.row_shape = kind.row_shape
+        self.num_cols = kind.row_shape[0] if kind.row_shape else None
+        self.row_bytes = kind.row_bytes
+        self.joins_pushes = updater.joins
+
+    def of_array(self, array: int) -> Target:
+        """Return the same model for requests about another of its arrays."""
+        return Target(
+            self.info, self.layout, self.timeout_s, updater=self.updater, is_hasty=self.is_hasty, array=array
+        )
 
 
 class Dispatch:
@@ -66,7 +89,6 @@ class Dispatch:
         kind: whether it changes anything.
         finished: called once, when every part has its outcome, by the thread that settles the last one: it must be
             short and never wait.
-        array: which of the model's; 0 its values.
 
     Threads:
         Parts are settled by whichever thread receives, while the caller still issues others; a lock of its own
@@ -81,14 +103,12 @@ class Dispatch:
         *,
         kind: Kind,
         finished: Callable[[Dispatch], None],
-        array: int = 0,
     ) -> None:
         self._runtime = runtime
         self._target = target
         self._asked = asked
         self._kind: Kind = kind
         self._finished = finished
-        self._array = array
         self._deadline = runtime.deadline(target.timeout_s)
         self._lock = threading.Lock()
         self._num_open = 0
@@ -213,7 +233,7 @@ class Dispatch:
         )
 
     def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Pull]:
-        info, selection, array = self._target.info, part.selection, self._array
+        info, selection, array = self._target.info, part.selection, self._target.array
 
         def build(stamp: Stamp) -> Pull:
             return Pull(
@@ -235,7 +255,7 @@ class Dispatch:
     def _push_call(
         self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
     ) -> Call:
-        info, selection, array = self._target.info, part.selection, self._array
+        info, selection, array = self._target.info, part.selection, self._target.array
         wants_values = self._wants_values
 
         def build(stamp: Stamp) -> Push:

@@ -5,16 +5,21 @@ Imported when it is first needed: it brings fsspec along.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from glintpy import config
-from glintpy.models.making import make_model
+from glintpy.models.making import make_model, with_updater
 from glintpy.models.matrix import BigMatrix
+from glintpy.models.requests import Target
 from glintpy.models.saving import fill_model, progress_bar
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
 from glintpy.storage.checkpoint_reader import CheckpointReader
 from glintpy.ties import Tie
+from glintpy.updaters import Updater, named
+
+logger = logging.getLogger("glintpy.models")
 
 
 def load_model(
@@ -25,6 +30,7 @@ def load_model(
     partitioner: str | Partitioner | None,
     partitions_per_server: int | None,
     durability: config.Durability | None,
+    updater: str | Updater | None,
     progress: bool | None,
 ) -> BigMatrix | BigVector:
     """Make a model from a saved one; see ``Client.load``.
@@ -36,6 +42,7 @@ def load_model(
         partitioner: of the new model.
         partitions_per_server: of the new model.
         durability: of the new model.
+        updater: of the new model.
         progress: show a bar; None: if a terminal is watching.
 
     Raises:
@@ -45,8 +52,11 @@ def load_model(
     saved = reader.spec
     if partitioner is None:
         partitioner = saved.partitioner
+    if updater is None:
+        updater = named(saved.updater, saved.numbers)
+    spec, updater = with_updater(saved, updater)
     spec = replace(
-        saved,
+        spec,
         name=saved.name if name is None else name,
         partitioner=partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
         partitions_per_server=(
@@ -64,13 +74,26 @@ def load_model(
 
         reader.verify(verified)
     kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
-    with progress_bar(f"loading {spec.name}", spec.num_bytes, show=progress) as advance:
-        return make_model(
-            tie,
-            kind,
-            spec,
-            partitioner,
-            fill=lambda target: fill_model(
-                tie.runtime(), target, reader.blocks(config.PART_BYTES), advance=advance
-            ),
+    num_bytes = spec.num_rows * sum(array.row_bytes for array in reader.arrays)
+    with progress_bar(f"loading {spec.name}", num_bytes, show=progress) as advance:
+
+        def fill(target: Target) -> None:
+            for number, array in _common(target, reader):
+                blocks = reader.blocks(config.PART_BYTES, array=array)
+                fill_model(tie.runtime(), target.of_array(number), blocks, advance=advance)
+
+        return make_model(tie, kind, spec, partitioner, updater, fill=fill)
+
+
+def _common(target: Target, reader: CheckpointReader) -> list[tuple[int, str]]:
+    """Return the number and name of each array that was saved and is kept by the new model's updater, too."""
+    saved = {array.name: array for array in reader.arrays}
+    found = [
+        (number, array.name) for number, array in enumerate(target.arrays) if saved.get(array.name) == array
+    ]
+    dropped = sorted(set(saved) - {name for _, name in found})
+    if dropped:
+        logger.info(
+            "loading %s: updater %r has no %s", target.info.spec.name, target.updater.name, ", ".join(dropped)
         )
+    return found

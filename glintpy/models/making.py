@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +17,10 @@ from glintpy.models.vector import BigVector
 from glintpy.partitioning import Layout, Partitioner, named
 from glintpy.protocol import wire
 from glintpy.protocol.messages import ClusterState, CreateModel, OpenModel, PublishModel
-from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions
+from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions, numbers_text
 from glintpy.ties import Tie
+from glintpy.updaters import Updater, is_known, name_of
+from glintpy.updaters import named as named_updater
 
 Model = TypeVar("Model", bound=BigModel)
 Fill = Callable[[Target], None]
@@ -28,6 +31,7 @@ def make_model(
     kind: type[Model],
     spec: ModelSpec,
     partitioner: str | Partitioner,
+    updater: Updater,
     *,
     exist_ok: bool = False,
     fill: Fill | None = None,
@@ -39,6 +43,7 @@ def make_model(
         kind: of handle.
         spec: what to make.
         partitioner: a name, or an instance for this number of rows.
+        updater: the spec's.
         exist_ok: return the model of this name if its spec is equal.
         fill: stores values in the new model before anybody can find it; None: it has its initial values.
 
@@ -68,7 +73,7 @@ def make_model(
     try:
         info = ModelInfo.from_content(_ask(tie, build))
         if fill is not None:
-            _fill(tie, info, partitioner, fill)
+            _fill(tie, info, partitioner, updater, fill)
     except ModelExists:
         # One that is still to be filled must not be mixed up with one that is there: so it is looked up apart.
         if fill is None or not exist_ok:
@@ -77,8 +82,28 @@ def make_model(
         if difference := spec.difference(info.spec):
             raise ModelExists(f"there is a model {spec.name!r} that differs: {difference}") from None
     if info.spec.partitioner == partitioner.signature and len(info.owners) == partitioner.num_partitions:
-        return kind(tie, info, partitioner)
-    return kind(tie, info)  # one that was there, made when there were other servers
+        return kind(tie, info, partitioner, updater)
+    return kind(tie, info, updater=updater)  # one that was there, made when there were other servers
+
+
+def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Updater]:
+    """Return a spec with an updater, and the updater itself.
+
+    Args:
+        spec: any.
+        updater: a name, or an instance.
+
+    Raises:
+        ConfigError: there is none of that name, or others couldn't find it.
+        DTypeError: it can't work with the spec's dtype.
+    """
+    if not isinstance(updater, str | Updater):
+        raise ConfigError(
+            f"updater is a name or an instance of glintpy.updaters.Updater, not {updater!r:.80}"
+        )
+    found = named_updater(updater) if isinstance(updater, str) else updater
+    found.check_dtype(spec.numpy_dtype)
+    return replace(spec, updater=name_of(found), updater_numbers=numbers_text(found.to_content())), found
 
 
 def handle_of(
@@ -97,7 +122,8 @@ def handle_of(
         allowed: custom partitioners that may be used, by name.
 
     Raises:
-        ConfigError: it has a custom partitioner that was not given, or another one.
+        ConfigError: it has a custom partitioner that was not given, or another one, or a custom updater that this
+            process doesn't know.
     """
     name = info.spec.partitioner.partition("@")[0]
     if partitioner is None and name in allowed:
@@ -114,6 +140,11 @@ def handle_of(
         raise ConfigError(
             f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
             "partitioner=..., or name its class in Client(allow=[...])"
+        )
+    if not is_known(info.spec.updater):
+        raise ConfigError(
+            f"model {info.spec.name!r} has the custom updater {info.spec.updater}: name its class in "
+            "Client(allow=[...])"
         )
     kind = BigVector if info.spec.num_cols is None else BigMatrix
     return kind(tie, info, partitioner)
@@ -142,10 +173,10 @@ def _random_fill(tie: Tie) -> Fill:
     return lambda target: fill_model(tie.runtime(), target, random_blocks(target.info))
 
 
-def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, fill: Fill) -> None:
+def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, updater: Updater, fill: Fill) -> None:
     layout = Layout(partitioner, info.owners_array(), len(info.servers))
     try:
-        fill(Target(info, layout, tie.settings.timeout_s))
+        fill(Target(info, layout, tie.settings.timeout_s, updater=updater))
         _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
     except BaseException:
         tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)

@@ -7,10 +7,12 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from glintpy.errors import ShapeError
 from glintpy.futures import Future
 from glintpy.models.base import BigModel
 from glintpy.models.indexing import Asked, parse_pull
 from glintpy.models.iterators import RowIterator
+from glintpy.updaters.base import STEPS
 
 
 class BigMatrix(BigModel):
@@ -127,6 +129,34 @@ class BigMatrix(BigModel):
             As ``push``.
         """
         return self._push_pull(self._asked(rows, cols), values, out)
+
+    def pull_slot(
+        self, name: str, rows: ArrayLike | slice | None = None, cols: ArrayLike | slice | None = None
+    ) -> Future[NDArray[Any]]:
+        """Read what the updater keeps beside the values, as ``pull`` reads them.
+
+        Args:
+            name: one of ``slots``.
+            rows: as in ``pull``.
+            cols: as in ``pull``; ``"steps"`` has one number a row, and no columns.
+
+        Returns:
+            A future of what ``pull`` would return, in the dtype that the updater computes in (float32 for float16);
+            of ``"steps"`` (n,) uint32, or () for an int.
+
+        Raises:
+            ConfigError: the updater has no such slot.
+            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+
+        The future raises:
+            What ``pull`` does.
+        """
+        self._check_slot(name)
+        if name != STEPS:
+            return self._pull_slot(name, self._asked(rows, cols))
+        if cols is not None:
+            raise ShapeError("steps are counted by row: ask for them without cols")
+        return self._pull_slot(name, parse_pull(rows, None, num_rows=self.num_rows, num_cols=None))
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(RowIterator(self))

@@ -8,6 +8,7 @@ holds it; then that server's part is written once more, of a later moment.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from glintpy.protocol.calls import Stamp
 from glintpy.protocol.messages import BeginCut, Done, EndCut, Message, ReadCut, Values
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
+from glintpy.storage.arrays import ArraySpec
 from glintpy.storage.checkpoint import CheckpointWriter
 
 logger = logging.getLogger("glintpy.models")
@@ -86,9 +88,6 @@ class _ServerCut:
         self._timeout_s = timeout_s
         self._server_id, address = info.servers[server]
         self._model_id = info.model_id
-        self._row_bytes = info.spec.row_bytes
-        self._item_bytes = info.spec.numpy_dtype.itemsize
-        self._num_cells = info.spec.num_cols or 1
         runtime.link(self._server_id, address)
         self.begin()
 
@@ -124,20 +123,25 @@ class _ServerCut:
         if waits:
             answer.exception()
 
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the server's rows in order, in blocks.
+    def blocks(self, number: int, array: ArraySpec) -> Iterator[NDArray[Any]]:
+        """Yield the server's rows of one array in order, in blocks; array after array.
+
+        Args:
+            number: of the array.
+            array: what it is.
 
         Raises:
             _CutLostError: what was yielded belongs to a moment that can't be read to its end.
         """
         cut_id, num_slices = self._found()
-        if self._row_bytes > PART_BYTES:
-            yield from self._wide_rows(cut_id, num_slices)
+        slices = range(number * num_slices, (number + 1) * num_slices)
+        if array.row_bytes > PART_BYTES:
+            yield from self._wide_rows(cut_id, slices, array)
         else:
-            yield from self._pieces(cut_id, ((index, 0) for index in range(num_slices)))
+            yield from self._pieces(cut_id, ((index, 0) for index in slices))
 
     def _found(self) -> tuple[int, int]:
-        """Return the cut's id and its number of slices, once the server has said them."""
+        """Return the cut's id and the number of slices of each array, once the server has said them."""
         answer = self._begun.result()
         if not isinstance(answer, Done):
             raise RemoteProtocolError(f"a server answered {answer!r:.100} where a cut was asked")
@@ -147,11 +151,11 @@ class _ServerCut:
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise RemoteProtocolError(f"a server describes a cut as {found!r:.100}") from error
 
-    def _wide_rows(self, cut_id: int, num_rows: int) -> Iterator[NDArray[Any]]:
+    def _wide_rows(self, cut_id: int, rows: range, array: ArraySpec) -> Iterator[NDArray[Any]]:
         """Yield rows of which each alone is longer than a part, and travels in several pieces."""
-        starts = range(0, self._num_cells, PART_BYTES // self._item_bytes)
-        pieces = self._pieces(cut_id, ((row, start) for row in range(num_rows) for start in starts))
-        for _ in range(num_rows):
+        starts = range(0, math.prod(array.row_shape), PART_BYTES // array.dtype.itemsize)
+        pieces = self._pieces(cut_id, ((row, start) for row in rows for start in starts))
+        for _ in rows:
             yield np.concatenate([next(pieces) for _ in starts]).reshape(1, -1)
 
     def _pieces(self, cut_id: int, wanted: Iterable[tuple[int, int]]) -> Iterator[NDArray[Any]]:
@@ -189,44 +193,39 @@ class _ServerCut:
         return answer.values
 
 
-def save_model(
-    runtime: Runtime,
-    info: ModelInfo,
-    layout: Layout,
-    url: str,
-    *,
-    overwrite: bool,
-    timeout_s: float | None,
-    progress: bool | None,
-) -> None:
+def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, progress: bool | None) -> None:
     """Write a model to a URL; all of it or, by an exception, none.
 
     Args:
         runtime: this process's.
-        info: the model's.
-        layout: where its rows lie.
+        target: the model.
         url: any fsspec URL of a directory.
         overwrite: replace what is saved there.
-        timeout_s: of each request to a server.
         progress: see ``progress_bar``.
 
     Raises:
         CheckpointError: there is one already, or the place can't be written.
         GlintError: of the servers.
     """
+    info, arrays = target.info, target.arrays
     with ExitStack() as stack:
         writer = stack.enter_context(
-            CheckpointWriter(url, spec=info.spec, num_partitions=len(info.owners), overwrite=overwrite)
+            CheckpointWriter(
+                url,
+                spec=info.spec,
+                num_partitions=len(info.owners),
+                overwrite=overwrite,
+                slots=arrays[1:],
+            )
         )
         cuts: list[_ServerCut] = []
         for server in range(len(info.servers)):
-            cuts.append(_ServerCut(runtime, info, server, timeout_s))
+            cuts.append(_ServerCut(runtime, info, server, target.timeout_s))
             stack.callback(cuts[-1].end, waits=False)
-        advance = stack.enter_context(
-            progress_bar(f"saving {info.spec.name}", info.spec.num_bytes, show=progress)
-        )
+        num_bytes = sum(array.row_bytes for array in arrays) * info.spec.num_rows
+        advance = stack.enter_context(progress_bar(f"saving {info.spec.name}", num_bytes, show=progress))
         for server, cut in enumerate(cuts):
-            _write_server(writer, layout, server, cut, _touching(cuts[server + 1 :], advance))
+            _write_server(writer, target.layout, server, cut, _touching(cuts[server + 1 :], advance))
             cut.end(waits=True)
         writer.commit()
 
@@ -267,7 +266,8 @@ def _write_server(
 
     while True:
         try:
-            _write_partitions(writer, layout, server, cut.blocks(), count)
+            for number, array in enumerate(writer.arrays):
+                _write_partitions(writer, layout, server, cut.blocks(number, array), count, array=number)
         except _CutLostError as error:
             num_lost += 1
             if num_lost > CUTS_LOST_MAX:
@@ -291,8 +291,10 @@ def _write_partitions(
     server: int,
     blocks: Iterator[NDArray[Any]],
     advance: Callable[[int], None],
+    *,
+    array: int,
 ) -> None:
-    """Deal a server's rows out to the files of its partitions, which lie in it one behind another."""
+    """Deal a server's rows of one array out to the files of its partitions, which lie in it one behind another."""
     sizes, extents = layout.sizes(), layout.affine_extents()
     held: NDArray[Any] | None = None
     for partition in layout.partitions_of(server):
@@ -303,7 +305,7 @@ def _write_partitions(
             where = {"global_rows": layout.partitioner.global_of(partition, local_rows)}
         else:
             where = {"first": int(extents[partition, 0]), "step": int(extents[partition, 1])}
-        with writer.part(partition, num_rows=num_rows, **where) as part:
+        with writer.part(partition, num_rows=num_rows, array=array, **where) as part:
             left = num_rows
             while left:
                 if held is None or not len(held):
@@ -329,7 +331,7 @@ def fill_model(
 
     Args:
         runtime: this process's.
-        target: the model.
+        target: the model, and which of its arrays.
         blocks: (global rows, their values), in any order.
         advance: told how many more bytes are done.
 

@@ -106,6 +106,16 @@ class BigVector(BigModel):
         """
         return self._push_pull(self._asked(keys), values, out)
 
+    def pull_slot(self, name: str, keys: ArrayLike | slice | None = None) -> Future[NDArray[Any]]:
+        """Read what the updater keeps beside the values; see ``BigMatrix.pull_slot``.
+
+        Args:
+            name: one of ``slots``.
+            keys: as in ``pull``.
+        """
+        self._check_slot(name)
+        return self._pull_slot(name, self._asked(keys))
+
     def __iter__(self) -> Iterator[Any]:
         # In blocks: iterating by __getitem__ would send a request for each value.
         block = max(1, PART_BYTES // self.dtype.itemsize)

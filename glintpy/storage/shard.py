@@ -112,7 +112,8 @@ class Shard:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of the array that has the widest ones."""
-        return max(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays)
+        widths: list[int] = [array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays]
+        return max(widths)
 
     def check_pull(self, selection: Selection, bytes_max: int | None, *, array: int = 0) -> tuple[int, ...]:
         """Return the shape of what a selection would read.

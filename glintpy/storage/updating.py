@@ -80,14 +80,10 @@ class Updating:
             steps = self._steps
             assert steps is not None, "an updater without fixed rates counts steps"
             rates = self._rates_of(self._updater, count_steps(steps, starts // self._num_cols))
+        deltas = np.ascontiguousarray(deltas).reshape(-1)
         loop = self._kernels.update_loop
         if loop is not None:
-            flat = (
-                deltas
-                if deltas.ndim == 1 and deltas.flags.c_contiguous
-                else np.ascontiguousarray(deltas).reshape(-1)
-            )
-            loop(*self._cells, starts, width, flat, rates, self._numbers)
+            loop(*self._cells, starts, width, self._updater.prepare(deltas), rates, self._numbers)
             return
         entries = deltas.reshape(len(starts), width)
         for chosen in rounds_of(starts):
@@ -101,7 +97,7 @@ class Updating:
         with np.errstate(all="ignore"):
             changed = self._updater.update(
                 self._cells[0][places].astype(dtype, copy=False),
-                deltas.astype(dtype, copy=False),
+                self._updater.prepare(deltas.astype(dtype, copy=False)),
                 tuple(cells[places] for cells in self._cells[1:]),
                 tuple(rates[:, index, np.newaxis] for index in range(rates.shape[1])),
                 tuple(self._numbers),

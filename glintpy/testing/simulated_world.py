@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import failpoints
+from glintpy import failpoints, updaters
 from glintpy.models.requests import Target
 from glintpy.partitioning import Layout, named
 from glintpy.protocol import wire
@@ -236,7 +236,9 @@ class World:
             return
         history, layout = self.history, self._layouts[op.model]
         first, history.place, history.is_bad = len(history.parts), op.place, op.what == "stale"
-        target = Target(replace(info, routing=7) if op.what == "stale" else info, layout, op.timeout_s)
+        found = replace(info, routing=7) if op.what == "stale" else info
+        updater = updaters.named(info.spec.updater, info.spec.numbers)
+        target = Target(found, layout, op.timeout_s, updater=updater)
         if op.num_members:
             members = draw_members(self._source, info, op.num_members)
             issued = issue_together(self._build.bundle, client, target, op, members, source=self._source)

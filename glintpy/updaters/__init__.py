@@ -19,7 +19,7 @@ from glintpy.updaters.ftrl import Ftrl
 from glintpy.updaters.gradient import GradientUpdater
 from glintpy.updaters.mean import Mean
 from glintpy.updaters.momentum import Momentum, Nesterov
-from glintpy.updaters.names import bring, name_of, named
+from glintpy.updaters.names import bring, is_known, name_of, named
 from glintpy.updaters.rmsprop import RMSprop
 from glintpy.updaters.sgd import SGD
 
@@ -43,6 +43,7 @@ __all__ = [
     "Updater",
     "arithmetic_dtype",
     "bring",
+    "is_known",
     "name_of",
     "named",
     "schedules",

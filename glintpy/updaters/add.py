@@ -17,6 +17,7 @@ class Add(Updater):
 
     name: ClassVar[str] = "add"
     kinds: ClassVar[str] = "biuf"
+    is_associative: ClassVar[bool] = True
 
     def update(
         self,

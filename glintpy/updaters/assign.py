@@ -22,6 +22,7 @@ class Assign(Updater):
 
     name: ClassVar[str] = "assign"
     kinds: ClassVar[str] = "biuf"
+    is_associative: ClassVar[bool] = True
     loop: ClassVar[Loop | None] = staticmethod(_loop)
 
     def combine(self, keys: Array, values: Array) -> Combined:

@@ -76,6 +76,8 @@ class Updater(ABC):
         slots: what it keeps for each cell, in the order of ``update``'s arguments.
         combines: whether repeats of a key in one push are made one (``combine``); otherwise they are applied one after
             the other, as they come.
+        is_associative: whether repeats leave the same applied one after the other as combined: then only who gathers
+            pushes combines them, to send less.
         loop: ``loop(values, *slots, starts, width, deltas, rates, numbers)``, or None. Plain Python for numba, a static
             method. ``values`` and the slots are flat, (cells,), and changed in place; entry ``e`` of the push
             is the ``width`` cells from ``starts[e]`` on; ``deltas`` is flat, entry behind entry; ``rates`` is (k, R),
@@ -88,6 +90,7 @@ class Updater(ABC):
     kinds: ClassVar[str] = "f"
     slots: ClassVar[tuple[Slot, ...]] = ()
     combines: ClassVar[bool] = True
+    is_associative: ClassVar[bool] = False
     loop: ClassVar[Loop | None] = None
 
     @abstractmethod

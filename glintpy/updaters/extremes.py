@@ -44,6 +44,7 @@ class Max(Updater):
 
     name: ClassVar[str] = "max"
     kinds: ClassVar[str] = "biuf"
+    is_associative: ClassVar[bool] = True
     loop: ClassVar[Loop | None] = staticmethod(_max_loop)
 
     def combine(self, keys: Array, values: Array) -> Combined:
@@ -72,6 +73,7 @@ class Min(Updater):
 
     name: ClassVar[str] = "min"
     kinds: ClassVar[str] = "biuf"
+    is_associative: ClassVar[bool] = True
     loop: ClassVar[Loop | None] = staticmethod(_min_loop)
 
     def combine(self, keys: Array, values: Array) -> Combined:

@@ -77,6 +77,11 @@ def named(name: str, numbers: Mapping[str, Any] | None = None, *, allow: Sequenc
         ) from error
 
 
+def is_known(name: str) -> bool:
+    """Whether ``named`` finds this name without importing anything."""
+    return name in BUILT_IN or name in _BROUGHT
+
+
 def name_of(updater: Updater) -> str:
     """Return the name by which others find this updater; its class is brought, if it isn't built in.
 

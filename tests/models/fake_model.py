@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from glintpy.errors import GlintError
 from glintpy.futures import Future
 from glintpy.models.buffered import PushBuffer
+from glintpy.updaters import named
 
 
 class FakeFuture(Future[Any]):
@@ -71,10 +72,10 @@ class FakeModel:
         refuse: raised by the next pulls and pushes themselves, instead of being sent.
     """
 
-    def __init__(self, array: NDArray[Any], *, finite: bool = False, updater_name: str = "add") -> None:
+    def __init__(self, array: NDArray[Any], *, finite: bool = False, updater: str = "add") -> None:
         self.array = array
         self.finite = finite
-        self.updater_name = updater_name
+        self.updater = named(updater)
         self.requests: list[Request] = []
         self.peak = 0
         self.on_wait: Callable[[Request], None] = Request.complete

@@ -62,11 +62,6 @@ def test_max_bytes_is_checked(bad: Any) -> None:
         PushBuffer(zero_matrix(), max_bytes=bad)
 
 
-def test_an_updater_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ConfigError, match="median"):
-        PushBuffer(FakeModel(np.zeros(3), updater_name="median"))
-
-
 def test_a_failed_flush_is_raised_once_by_the_next_push_which_buffers_nothing() -> None:
     m = zero_matrix()
     buffer = PushBuffer(m, max_bytes=1)

@@ -25,6 +25,7 @@ from glintpy.protocol.selection import axis_indices
 from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.pushes import OpenPushes
 from glintpy.runtime import Runtime
+from glintpy.updaters import Add
 
 WAIT_S = 30.0
 NUM_ROWS, NUM_COLS = 40, 3
@@ -200,7 +201,7 @@ def values_of(message: Pull, values: NDArray[np.int64]) -> Values:
 def target_of(model_id: int, num_cols: int | None) -> Target:
     spec = ModelSpec(f"model-{model_id}", NUM_ROWS, num_cols, "int64", "range")
     info = ModelInfo(model_id, spec, 1, SERVERS, (0, 1))
-    return Target(info, Layout(named("range", NUM_ROWS, 2), info.owners_array(), 2), 30.0)
+    return Target(info, Layout(named("range", NUM_ROWS, 2), info.owners_array(), 2), 30.0, updater=Add())
 
 
 class Client:
