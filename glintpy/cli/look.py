@@ -33,7 +33,7 @@ def _status(
     log_level: options.Level = options.LogLevel.WARNING,
     config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
 ) -> None:
-    """Show a cluster: servers, what each holds and has done, clients, models."""
+    """Show a cluster: servers, what each holds and has done, clients, groups of workers, models."""
     log_to_stderr(log_level)
     state = read_state(master, timeout_s=timeout_s, name="glintpy status")
     if as_json:
@@ -98,6 +98,7 @@ def document_of(state: dict[str, Any], master: str, *, own: tuple[int, str]) -> 
         "up_s": state["up_s"],
         "servers": state["servers"],
         "clients": [client for client in state["clients"] if (client["pid"], client["host"]) != own],
+        "groups": state["groups"],
         "models": [_model(content) for content in state["models"]],
     }
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from glintpy.cli.quantities import duration_text, size_text
 
 ROWS_MAX = 50
-"""Rows of clients and models that status shows; programs, and whoever wants all, take ``--json``."""
+"""Rows of clients, workers and models that status shows; programs, and whoever wants all, take ``--json``."""
 
 _COLOURS = {"alive": "green", "hung": "yellow", "lost": "red", "stopped": "yellow"}
 
@@ -44,6 +44,12 @@ def status_tables(state: dict[str, Any]) -> Iterator[RenderableType]:
         yield ""
         yield clients_table(clients[:ROWS_MAX])
         yield from _more(clients, "clients", "status")
+    if state["groups"]:
+        yield ""
+        yield workers_table(state["groups"])
+        yield from _more(
+            [worker for group in state["groups"] for worker in group["workers"]], "workers", "status"
+        )
     if models:
         yield ""
         yield models_table(models[:ROWS_MAX])
@@ -94,6 +100,23 @@ def clients_table(clients: list[dict[str, Any]]) -> Table:
     for client in clients:
         beat = "-" if client["last_beat_s"] is None else f"{duration_text(client['last_beat_s'])} ago"
         table.add_row(client["name"], client["host"], str(client["pid"]), beat)
+    return table
+
+
+def workers_table(groups: list[dict[str, Any]]) -> Table:
+    """Return the workers of the groups, and what each of them waits for."""
+    table = _table("group", "worker>", "clock>", "waits for", "name", "host", "pid>")
+    workers = [(group["name"], worker) for group in groups for worker in group["workers"]]
+    for name, worker in workers[:ROWS_MAX]:
+        table.add_row(
+            name,
+            str(worker["rank"]),
+            f"{worker['clock']:,}",
+            worker["waits_for"] or ("its connection" if worker["is_away"] else "-"),
+            worker["name"],
+            worker["host"],
+            str(worker["pid"]),
+        )
     return table
 
 

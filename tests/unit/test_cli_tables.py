@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -56,13 +57,32 @@ def model(name: str, age_s: float | None = 10.0, num_cols: int | None = 5) -> di
     }
 
 
-def state(servers: list[Any], clients: list[Any], models: list[Any]) -> dict[str, Any]:
+def group(name: str, *workers: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "workers": workers}
+
+
+def worker(rank: int, clock: int, waits_for: str | None = None, **changes: Any) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "clock": clock,
+        "waits_for": waits_for,
+        "is_away": False,
+        "name": f"worker-{rank}",
+        "host": "machine",
+        "pid": 4712 + rank,
+    } | changes
+
+
+def state(
+    servers: list[Any], clients: list[Any], models: list[Any], groups: Sequence[Any] = ()
+) -> dict[str, Any]:
     answer = {
         "cluster_id": "0123456789abcdef",
         "up_s": 11_520.0,
         "address": "tcp://0.0.0.0:5",
         "servers": servers,
         "clients": clients,
+        "groups": groups,
         "models": models,
     }
     return document_of(answer, "tcp://127.0.0.1:5", own=OWN)
@@ -124,6 +144,16 @@ def test_models_have_their_shape_size_and_age() -> None:
     lines = shown(document).splitlines()
     assert " ".join(lines[-2].split()) == "m matrix 1,000 x 5 float32 19.5 KiB range 2 1 min 30 s"
     assert " ".join(lines[-1].split()) == "v vector 1,000 float32 3.9 KiB range 2 -"
+
+
+def test_workers_have_their_clock_and_what_they_wait_for() -> None:
+    workers = [worker(0, 1200, "clock 1198"), worker(1, 1197), worker(2, 0, is_away=True)]
+    lines = shown(state([], [], [], [group("trainers", *workers)])).splitlines()
+    assert [" ".join(line.split()) for line in lines[-3:]] == [
+        "trainers 0 1,200 clock 1198 worker-0 machine 4712",
+        "trainers 1 1,197 - worker-1 machine 4713",
+        "trainers 2 0 its connection worker-2 machine 4714",
+    ]
 
 
 def test_long_lists_are_cut_with_a_word_on_the_rest() -> None:
