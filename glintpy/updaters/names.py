@@ -113,7 +113,8 @@ def bring(kind: type[Updater]) -> str:
             "module"
         )
     module = sys.modules.get(kind.__module__)
-    if "." in kind.__qualname__ or getattr(module, kind.__qualname__, None) is not kind:
+    # The name of a class inside another, or inside a function, has dots in it, which no module's names have.
+    if getattr(module, kind.__qualname__, None) is not kind:
         raise ConfigError(
             f"updater {path} can't be imported by servers; define it at the top level of a module"
         )
