@@ -309,3 +309,7 @@ def test_of_two_zeros_max_and_min_keep_the_stored_one() -> None:
     for updater in (Max(), Min()):
         (found,) = updater.update(values, deltas, (), (), ())
         assert np.signbit(found).tolist() == [[False, True]]
+        by_loop = values.ravel().copy()
+        assert updater.loop is not None
+        updater.loop(by_loop, np.array([0]), 2, deltas.ravel(), np.zeros((1, 0)), np.zeros(0))
+        assert np.signbit(by_loop).tolist() == [False, True]

@@ -92,7 +92,7 @@ def test_every_built_in_updater_has_one_name() -> None:
 
 def test_a_name_and_numbers_make_an_updater() -> None:
     assert named("adagrad", {"learning_rate": 0.5}) == Adagrad(0.5)
-    with pytest.raises(ConfigError, match="^learning_rate is a number"):
+    with pytest.raises(ConfigError, match=r"^learning_rate is a number"):
         named("adagrad", {"learning_rate": "fast"})
 
 
