@@ -127,6 +127,9 @@ class ServerSettings:
     """Bytes for models; None: what the machine and its cgroup leave free."""
     durability: Durability = "process"
     """The level of models that name none."""
+    allow: tuple[str, ...] = ()
+    """Packages, modules or classes from which updaters that models name by their import path may be imported. None by
+    itself: to import a module is to run it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ class Home:
             durable=Durable(log, self.journal, log_bytes_max=settings.log_bytes_max),
             memory_limit=settings.memory_limit,
             free_bytes=lambda: free_in(folder),
+            allow=settings.allow,
         )
         try:
             shelf.recover(time.monotonic())

@@ -217,6 +217,17 @@ Durability = Annotated[
     ),
 ]
 
+Allow = Annotated[
+    str,
+    typer.Option(
+        "--allow",
+        metavar="PATH,...",
+        show_default=False,
+        help="Python packages, modules or classes from which updaters of one's own may be imported, with commas "
+        "between: mypackage.updaters. Their code runs in this server." + default_text("none"),
+    ),
+]
+
 # --- of nodes: limits ---------------------------------------------------------------------------------------
 
 

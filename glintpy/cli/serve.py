@@ -87,6 +87,7 @@ def _server(
     data_dir: options.DataDir = None,
     durability: options.Durability = options.DurabilityLevel.PROCESS,
     memory_limit: options.MemoryLimit = None,
+    allow: options.Allow = "",
     budget_bytes: options.Budget = _LIMITS.budget_bytes,
     window_bytes_max: options.WindowMax = _LIMITS.window_bytes_max,
     window_bytes_min: options.WindowMin = _LIMITS.window_bytes_min,
@@ -114,7 +115,7 @@ def _server(
 
     Prints its address when the master has taken it. Ctrl-C and SIGTERM stop it in good order.
     """
-    given = {**locals(), "durability": durability.value}
+    given = {**locals(), "durability": durability.value, "allow": _paths(allow)}
     log_to_stderr(log_level)
     where = _where(context, host, port, address)
     settings = config.ServerSettings(**_of(config.ServerSettings, given))
@@ -158,6 +159,7 @@ def _local(
     supervise: Annotated[
         bool, typer.Option("--supervise", help="Start again what dies, and go on with what it held.")
     ] = False,
+    allow: options.Allow = "",
     log_level: options.Level = options.LogLevel.INFO,
     config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
 ) -> None:
@@ -182,6 +184,7 @@ def _local(
             durability=durability.value,
             memory_limit=memory_limit,
             supervise=supervise,
+            allow=_paths(allow),
             # Where somebody starts it again, a server that hangs may as well end.
             server_options=("--watchdog", "10s") if supervise else (),
             port=port,
@@ -250,6 +253,11 @@ def _run_node(role: str, start: Any, *, parent: int, private: Any, watchdog_s: f
         return f"the {role} stopped by itself" if nodes[0].stopped.is_set() else ""
 
     foreground.run(role, start_and_note, look=look, parent=parent, private=private)
+
+
+def _paths(allow: str) -> tuple[str, ...]:
+    """Return the import paths of an option, of which commas part one from the other."""
+    return tuple(path for entry in allow.split(",") if (path := entry.strip()))
 
 
 def _where(context: typer.Context, host: str, port: int, address: str | None) -> str:

@@ -64,6 +64,7 @@ class LocalCluster:
             server's process, by kill -9 too; ``"memory"``: nothing; ``"disk"``: a power cut (needs ``data_dir``).
         memory_limit: bytes for models on each server; None: what is free.
         supervise: start again what dies, and go on with what it held.
+        allow: import paths below which updaters of one's own lie, see ``glintpy server --allow``.
         server_options: more of the command line of each server, see ``glintpy server --help``; or a function that
             returns it for a server's number.
         port: of the master, under ``"tcp"``; 0: any free one.
@@ -86,6 +87,7 @@ class LocalCluster:
         durability: config.Durability = "process",
         memory_limit: int | None = None,
         supervise: bool = False,
+        allow: Sequence[str] = (),
         server_options: Sequence[str] | Callable[[int], Sequence[str]] = (),
         port: int = 0,
         log_level: str = "warning",
@@ -107,6 +109,7 @@ class LocalCluster:
         self._scheme: Scheme = scheme
         self._memory_limit = memory_limit
         self._durability: config.Durability = durability
+        self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
         self._server_options = server_options
         self._port = port
         self._log_level = log_level
@@ -312,7 +315,10 @@ class LocalCluster:
         address = known if known and self._scheme == "local" else self._listen_address(name)
         if self._scheme == "local":
             settings = replace(
-                config.ServerSettings(), memory_limit=self._memory_limit, durability=self._durability
+                config.ServerSettings(),
+                memory_limit=self._memory_limit,
+                durability=self._durability,
+                allow=self._allow,
             )
             from glintpy.nodes import start_server  # noqa: PLC0415 - only a cluster inside the process needs it
 
@@ -324,6 +330,8 @@ class LocalCluster:
         arguments += ["--join-timeout", str(PATIENCE_S)]
         if self._memory_limit is not None:
             arguments += ["--memory-limit", str(self._memory_limit)]
+        if self._allow:
+            arguments += ["--allow", ",".join(self._allow)]
         options = self._server_options(index) if callable(self._server_options) else self._server_options
         return self._process([*arguments, *map(str, options)])
 

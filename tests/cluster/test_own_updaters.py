@@ -1,0 +1,81 @@
+"""Updaters of one's own: a class in a module, which servers import only from where they were told to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glintpy import LocalCluster
+from glintpy.errors import ConfigError
+
+MODULE = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from glintpy.updaters import Slot, Updater
+
+
+@dataclass(frozen=True)
+class Signed(Updater):
+    """Steps by the sign of a mean of gradients."""
+
+    slots: ClassVar = (Slot("mean"),)
+    learning_rate: float = 0.5
+
+    def rates(self, steps):
+        return (self.learning_rate,)
+
+    def update(self, values, deltas, slots, rates, numbers):
+        mean = (slots[0] + deltas) / 2
+        return values - rates[0] * np.sign(mean), mean
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module, where this process and those that it starts can import it."""
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").touch()
+    (tmp_path / "my_package" / "updating.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    from my_package import updating
+
+    yield updating
+    for name in ("my_package.updating", "my_package"):
+        sys.modules.pop(name, None)
+
+
+def test_a_class_in_a_module_becomes_an_updater_where_servers_allow_it(own: Any, tmp_path: Path) -> None:
+    updater = own.Signed(learning_rate=0.25)
+    kept = tmp_path / "kept"
+    with LocalCluster(2, allow=["my_package.updating"], data_dir=kept) as cluster, cluster.client() as client:
+        m = client.matrix(10, 3, dtype="float32", updater=updater, name="signed")
+        m.push([1, 9, 1], 1.0).result()
+        assert m.pull([1, 9]).result().tolist() == [[-0.25] * 3] * 2
+        assert m.pull_slot("mean", [1, 9]).result().tolist() == [[1.0] * 3, [0.5] * 3]
+        cluster.kill_server(0)
+        cluster.restart_server(0)
+        m.push([1], -4.0).result()
+        assert m.pull(1).result().tolist() == [0.0] * 3
+        m.save(str(tmp_path / "saved"))
+        with client.load(str(tmp_path / "saved"), name="again") as loaded:
+            assert loaded.updater == updater
+            np.testing.assert_array_equal(np.asarray(loaded), np.asarray(m))
+
+
+def test_a_server_that_was_not_told_imports_nothing(own: Any) -> None:
+    with LocalCluster(1) as cluster, cluster.client() as client:
+        with pytest.raises(ConfigError, match=r"glintpy server --allow my_package\.updating"):
+            client.vector(10, updater=own.Signed(), name="signed")
+        assert client.models() == []
+        client.vector(10).push([1], 1).result()
