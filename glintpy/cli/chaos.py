@@ -195,6 +195,8 @@ def _table(report: DrillReport) -> Table:
         ("lost", audit.num_lost if audit else "?"),
         ("doubled", audit.num_doubled if audit else "?"),
         ("reads compared", report.num_reads),
+        ("pushes under Adam", report.num_updates),
+        ("values and slots compared", report.num_compared),
         ("wrong cells", report.num_wrong_cells if audit else "?"),
         ("worst recovery", f"{report.worst_recovery_s:.2f} s"),
         ("longest read", f"{report.longest_read_s:.2f} s"),

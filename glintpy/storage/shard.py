@@ -221,7 +221,9 @@ class Shard:
             failpoints.hit("push.undo_written")
             undo.arm()
             failpoints.hit("push.flag_set")
-        if failpoints.is_armed("push.half_applied"):
+        # Cells of one row are one step of it: such a push has no halves.
+        has_halves = assign or not (selection.paired and self.updater.counts_steps)
+        if failpoints.is_armed("push.half_applied") and has_halves:
             self._change_in_halves(selection, deltas, assign_to=array if assign else None)
         else:
             self._change(selection, deltas, assign_to=array if assign else None)

@@ -25,6 +25,7 @@ from glintpy.testing.drill_cluster import ProxiedCluster
 from glintpy.testing.drill_faults import LOOK_S, Faults
 from glintpy.testing.drill_plan import draw_plan
 from glintpy.testing.drill_report import COUNTS, DrillReport, DrillSettings
+from glintpy.testing.drill_updates import make_model
 from glintpy.testing.ledger import Ledger, Record
 
 __all__ = ["Drill", "DrillReport", "DrillSettings"]
@@ -118,6 +119,7 @@ class Drill:
             name="drill",
             seed=settings.seed,
         )
+        make_model(client, "drill.adam", settings.num_clients)
         return ledger, client.vector(COUNTS, dtype="int64", name="drill.counts"), rate
 
     # --- after ------------------------------------------------------------------------------------------------
@@ -145,6 +147,8 @@ class Drill:
         for entry in told:
             report.longest_read_s = max(report.longest_read_s, entry.longest_read_s)
             report.num_reads += entry.num_reads
+            report.num_updates += entry.num_updates
+            report.num_compared += entry.num_compared
             report.problems += entry.problems
         try:
             report.audit = ledger.audit([Record.load(order.record) for order in finished])

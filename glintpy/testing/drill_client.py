@@ -19,10 +19,14 @@ import numpy as np
 
 from glintpy.client import Client
 from glintpy.errors import GlintError
+from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
+from glintpy.testing.drill_updates import Updates
 from glintpy.testing.ledger import Ledger, Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from glintpy.futures import Future
     from glintpy.testing.ledger import Account
 
@@ -38,6 +42,11 @@ OPEN_MAX = 500
 
 STEP_S = 0.01
 READ_EVERY_S = 0.05
+UPDATES_PER_S = 100.0
+UPDATES_AT_ONCE = 20
+COMPARED = 4
+"""Every so many reads values and slots are compared, too."""
+
 WHOLE_EVERY_S = 1.0
 """Between two pushes of ones to the whole vector of counts, which travel in several parts."""
 
@@ -48,7 +57,8 @@ class Order:
 
     Attributes:
         address: of the master.
-        ledger: its name; the vector of counts is called the same with ``.counts`` behind it.
+        ledger: its name; the vector of counts is called the same with ``.counts`` behind it, and the matrix that
+            learns with ``.adam``.
         worker: the number of its account.
         pushes_per_s: at most.
         record: the file for the ledger's record; the rest goes beside it, with ``.json`` behind the name.
@@ -74,6 +84,8 @@ class Told:
         counts_unknown: those of unknown outcome.
         longest_read_s: the longest that a read took, waiting for a server's return included.
         num_reads: reads that were made.
+        num_updates: pushes of gradients under an updater.
+        num_compared: how often values and slots were compared with what they should be.
         problems: reads that were torn or went back, and requests that failed though they had time.
     """
 
@@ -81,6 +93,8 @@ class Told:
     counts_unknown: int = 0
     longest_read_s: float = 0.0
     num_reads: int = 0
+    num_updates: int = 0
+    num_compared: int = 0
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -92,11 +106,14 @@ class Told:
 class _Worker:
     """The traffic of one client."""
 
-    def __init__(self, order: Order, account: Account, ledger: Ledger, counts: BigVector) -> None:
+    def __init__(
+        self, order: Order, account: Account, ledger: Ledger, counts: BigVector, updates: Updates
+    ) -> None:
         self._order = order
         self._account = account
         self._hurried = ledger.matrix.with_options(timeout_s=HURRY_S)
         self._counts = counts
+        self._updates = updates
         self._wholes: list[Future[None]] = []
         self._num_pushed = 0
         self._next_read = self._next_whole = 0.0
@@ -111,6 +128,7 @@ class _Worker:
             if elapsed_s >= self._next_whole:
                 self._next_whole = elapsed_s + WHOLE_EVERY_S
                 self._wholes.append(self._counts.push(None, 1))
+            self._push_updates(int(elapsed_s * UPDATES_PER_S))
             if elapsed_s >= self._next_read:
                 self._next_read = elapsed_s + READ_EVERY_S
                 self._read()
@@ -123,6 +141,8 @@ class _Worker:
             error = push.exception()
             self.told.counts_in += error is None
             self.told.counts_unknown += error is not None and getattr(error, "outcome", "") != "none"
+        self._try(self._updates.finish)
+        self.told.num_updates, self.told.num_compared = self._updates.num_pushes, self._updates.num_compared
         Path(f"{self._order.record}.json").write_text(json.dumps(asdict(self.told)))
 
     def _push(self, allowed: int) -> None:
@@ -132,13 +152,24 @@ class _Worker:
 
     def _read(self) -> None:
         began = time.monotonic()
-        try:
-            self._account.read(PATIENCE_S)
-        except (Violation, GlintError) as problem:
-            if len(self.told.problems) < 10:
-                self.told.problems.append(f"worker {self._order.worker}: {type(problem).__name__}: {problem}")
+        self._try(lambda: self._account.read(PATIENCE_S))
+        if self.told.num_reads % COMPARED == 0:
+            self._try(self._updates.compare)
         self.told.num_reads += 1
         self.told.longest_read_s = max(self.told.longest_read_s, time.monotonic() - began)
+
+    def _push_updates(self, allowed: int) -> None:
+        for _ in range(min(UPDATES_AT_ONCE, allowed - self._updates.num_pushes)):
+            self._try(self._updates.push)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        """Do something, and note what it says or raises."""
+        try:
+            said = act()
+        except (Violation, GlintError) as problem:
+            said = f"{type(problem).__name__}: {problem}"
+        if isinstance(said, str) and said and len(self.told.problems) < 10:
+            self.told.problems.append(f"worker {self._order.worker}: {said}")
 
 
 def work(order: Order) -> None:
@@ -147,7 +178,10 @@ def work(order: Order) -> None:
         ledger = Ledger.open(client, order.ledger)
         counts = client.open(f"{order.ledger}.counts")
         assert isinstance(counts, BigVector)
-        worker = _Worker(order, ledger.worker(order.worker), ledger, counts)
+        adam = client.open(f"{order.ledger}.adam")
+        assert isinstance(adam, BigMatrix)
+        updates = Updates(adam, order.worker, ledger.num_workers, ledger.seed)
+        worker = _Worker(order, ledger.worker(order.worker), ledger, counts, updates)
         os.write(1, b"ready\n")
         worker.run()
         worker.finish()

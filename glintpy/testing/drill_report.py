@@ -55,6 +55,8 @@ class DrillReport:
         worst_recovery_s: the longest from the start of a restarted process to its being ready.
         longest_read_s: the longest that a client waited for a read.
         num_reads: reads that were made and compared.
+        num_updates: pushes of gradients under Adam.
+        num_compared: how often a client compared its values and slots under Adam with what they should be.
         audit: of the ledger; None: it could not be read.
         num_wrong_counts: cells of the vector of counts that are wrong.
         problems: what else went wrong, in words.
@@ -70,6 +72,8 @@ class DrillReport:
     worst_recovery_s: float = 0.0
     longest_read_s: float = 0.0
     num_reads: int = 0
+    num_updates: int = 0
+    num_compared: int = 0
     audit: Audit | None = None
     num_wrong_counts: int = 0
     problems: list[str] = field(default_factory=list)

@@ -54,12 +54,13 @@ class Updated:
             chosen = np.broadcast_to(
                 np.asarray(deltas, self.values.dtype), (len(rows), *self.values.shape[1:])
             )
-            for row, delta in self._combined([(int(row),) for row in rows], chosen):
-                self._apply([row], delta.reshape(1, -1))
+            whole: list[tuple[int, ...]] = [(int(row),) for row in rows]
+            for place, delta in self._combined(whole, chosen):
+                self._apply([place], delta.reshape(1, -1))
             return
         cols = np.asarray(cols, np.int64).reshape(-1)
         chosen = np.broadcast_to(np.asarray(deltas, self.values.dtype), rows.shape)
-        cells = list(zip(rows.tolist(), cols.tolist(), strict=True))
+        cells: list[tuple[int, ...]] = list(zip(rows.tolist(), cols.tolist(), strict=True))
         pushed = self._combined(cells, chosen)
         for row in sorted({cell[0] for cell, _ in pushed}):
             # Cells of one row are one step of the row.

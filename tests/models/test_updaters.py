@@ -57,7 +57,8 @@ UPDATERS: dict[str, Updater] = {
 
 def eighths(random: np.random.Generator, shape: Any, dtype: str) -> NDArray[Any]:
     """Numbers whose sums are exact in any order."""
-    return (random.integers(-16, 17, shape) / 8).astype(dtype)
+    found: NDArray[Any] = (random.integers(-16, 17, shape) / 8).astype(dtype)
+    return found
 
 
 def push_anything(random: np.random.Generator, model: Any, reference: Updated) -> None:
@@ -234,7 +235,8 @@ def test_bad_names_and_numbers_are_refused_in_the_call(served: Served) -> None:
     with pytest.raises(ConfigError, match=r"no updater 'adagard'; there is"):
         served.client.matrix(3, 3, updater="adagard")
     with pytest.raises(ConfigError, match="instance of"):
-        served.client.matrix(3, 3, updater=Adagrad)  # type: ignore[arg-type] - what is tested
+        a_class: Any = Adagrad
+        served.client.matrix(3, 3, updater=a_class)
     with pytest.raises(ConfigError, match="learning_rate"):
         served.client.matrix(3, 3, updater=Adagrad(learning_rate=-1))
 
