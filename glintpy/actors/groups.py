@@ -174,7 +174,6 @@ class Groups:
             logger.info(
                 "worker %d of group %s joined (%s on %s)", worker.rank, group.name, worker.name, worker.host
             )
-            self._review(group)  # it may be the one that all waited for
         worker = group.workers[message.token]
         self._outgoing.append(
             (
@@ -338,12 +337,7 @@ class Groups:
             if group is not None and group.is_full:
                 self._queue.append(queued)
                 continue
-            try:
-                self._check(queued.message)  # the group may have ended, and another have begun
-            except GlintError as error:
-                self._outgoing.append((queued.settle, error))
-            else:
-                self._place(queued.message, now, queued.settle)
+            self._place(queued.message, now, queued.settle)
 
     # --- who waits ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,10 @@ def test_a_master_that_is_killed_in_the_middle_of_a_barrier_ends_it_when_it_is_b
             groups[0].wait(timeout_s=0.1)
 
 
+def has_accepted(proxy: Proxy, number: int) -> bool:
+    return proxy.num_accepted >= number
+
+
 def test_a_connection_that_is_reset_costs_nobody_its_place(master_address: str) -> None:
     with Proxy(master_address) as proxy, ExitStack() as stack:
         one = stack.enter_context(glintpy.Client(proxy.address, timeout_s=PATIENCE_S))
@@ -193,9 +198,9 @@ def test_a_connection_that_is_reset_costs_nobody_its_place(master_address: str) 
         for number in (1, 2, 3):
             waiting = Waiting(groups[0].barrier)
             until_waiting(two, {0: f"barrier {number}"})
-            accepted = proxy.num_accepted
+            wanted = proxy.num_accepted + 2
             proxy.reset_all()
-            until(lambda before=accepted: proxy.num_accepted >= before + 2, "both connections are back")
+            until(partial(has_accepted, proxy, wanted), "both connections are back")
             groups[1].barrier()
             assert waiting.end() is None
         assert set(told(two)) == {0, 1}

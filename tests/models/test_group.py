@@ -51,7 +51,8 @@ def test_a_step_is_seen_by_whoever_sees_the_clock(served: Served, clients: list[
         ours, theirs = clients[0].open(made.name), clients[1].open(made.name)
         assert isinstance(ours, glintpy.BigVector)
         assert isinstance(theirs, glintpy.BigVector)
-        waiting = Waiting(lambda: (two.tick(), two.wait()))
+        two.tick()
+        waiting = Waiting(two.wait)
         for _ in range(20):
             ours.push(None, 1)  # nobody waits for them
         one.tick()

@@ -113,6 +113,16 @@ def test_who_means_another_group_is_refused(changes: dict[str, Any], match: str)
     assert len(world.groups.to_content()) == 1
 
 
+def test_who_is_lost_while_it_waits_for_a_place_gets_none() -> None:
+    world, workers = a_world(2)
+    workers[0].join(num_workers=1)
+    waiting = workers[1].join(num_workers=1)
+    world.lose("c1")
+    world.lose("c0")
+    assert waiting.is_open
+    assert world.groups.to_content() == []
+
+
 def test_groups_and_workers_have_limits() -> None:
     _, workers = a_world(3, groups_max=1, workers_max=2)
     workers[0].join("a")
@@ -205,8 +215,9 @@ def test_who_waits_too_long_hears_who_is_behind() -> None:
 def test_no_answer_is_put_off_for_ever() -> None:
     world, workers = joined(2)
     waiting = workers[0].arrive(wait_s=4_000_000.0)
-    world.pass_time(SETTINGS.wait_s)
-    assert state(waiting) == "late"
+    for _ in range(3):
+        world.pass_time(SETTINGS.wait_s)
+    assert state(waiting) == "late"  # said once
 
 
 # --- barriers -----------------------------------------------------------------------------------------------
@@ -219,6 +230,12 @@ def test_nobody_leaves_a_barrier_before_all_have_arrived() -> None:
     assert states(*waiting, again) == ["open"] * 3
     assert states(workers[2].arrive(), *waiting, again) == ["done"] * 4
     assert state(workers[2].arrive()) == "done"  # asked again after its answer was lost
+    for worker in workers:
+        worker.barrier = 1
+    waiting = [worker.arrive() for worker in workers[:2]]
+    workers[0].barrier = 0
+    assert state(workers[0].arrive()) == "done"  # a late repetition takes nothing back
+    assert states(workers[2].arrive(), *waiting) == ["done"] * 3
 
 
 def test_a_barrier_waits_for_those_that_have_not_joined() -> None:
@@ -249,6 +266,13 @@ def test_an_arrival_stands_when_its_time_is_over() -> None:
     world.pass_time(1.0)
     assert [worker["rank"] for worker in asked.answer["missing"]] == [1]
     assert states(two.arrive(), one.arrive()) == ["done"] * 2
+
+
+def test_an_arrival_stands_when_its_time_is_over_and_the_master_starts_again() -> None:
+    world, (one, two) = joined(2)
+    one.arrive(wait_s=0.0)
+    world.restart()
+    assert state(two.arrive()) == "done"
 
 
 def test_a_barrier_that_can_not_be_is_refused() -> None:
@@ -352,9 +376,10 @@ def test_where_losses_are_told_each_hears_of_each_once_wherever_it_waits() -> No
         assert [entry["rank"] for entry in asked.answer["lost"]] == [3]
         worker.losses, worker.barrier = asked.answer["losses"], asked.answer["barrier"]
     # The next barrier is the same one for all, wherever they heard of it.
-    first = [one.arrive(), two.arrive()]
-    assert states(*first) == ["open"] * 2
-    assert states(three.arrive(), *first) == ["done"] * 3
+    world.restart()
+    first = [one.arrive(), three.arrive()]
+    assert states(*first) == ["open"] * 2  # the second one's arrival went with the loss
+    assert states(two.arrive(), *first) == ["done"] * 3
 
 
 def test_an_answer_about_a_loss_that_was_lost_itself_comes_again() -> None:
@@ -368,8 +393,8 @@ def test_an_answer_about_a_loss_that_was_lost_itself_comes_again() -> None:
 
 def test_a_barrier_goes_on_after_a_restart() -> None:
     world, (one, two, three) = joined(3)
-    one.tick()
     assert states(one.arrive(), two.arrive()) == ["open"] * 2
+    one.tick()
     world.restart()
     waiting = two.arrive()  # asked again; the first one's is still to come
     for client_id in ("c0", "c1", "c2"):
@@ -402,18 +427,27 @@ def test_who_joins_before_its_client_is_back_has_time_for_that() -> None:
     assert (worker["name"], worker["is_away"]) == ("name-c0", False)
 
 
+def test_who_joins_and_whose_client_does_not_come_is_lost() -> None:
+    world, (one,) = a_world(1)
+    world.restart()
+    one.join()
+    world.pass_time(SETTINGS.restart_s)
+    assert world.groups.to_content() == []
+
+
 def test_nobody_hears_what_could_not_be_written_down() -> None:
     world, (one, two) = joined(2)
     waiting = one.arrive()
     world.is_full = True
     last = two.arrive()
-    for asked in (last, waiting):
+    for asked in (last, waiting, one.tick()):
         with pytest.raises(ConfigError, match="no space left"):
             asked.answer  # noqa: B018 - raises
     world.is_full = False
     world.pass_time(0.25)
     world.restart()
-    assert states(one.arrive(), two.arrive()) == ["done"] * 2
+    (group,) = world.groups.to_content()
+    assert (group["barrier"], [worker["clock"] for worker in group["workers"]]) == (1, [1, 0])
 
 
 # --- limits -------------------------------------------------------------------------------------------------
