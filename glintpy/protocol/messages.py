@@ -1,4 +1,4 @@
-"""One dataclass a message, not changed once it is made, and the fields that each may have; knows no bytes.
+"""One dataclass a message, not changed once it is made, and the fields that it has; knows no bytes.
 
 A message's class says everything the wire needs: its number (``KIND``), its fields in order, and for each
 field what values are allowed. Fields of arrays come last; they travel as frames of their own behind the
@@ -13,6 +13,20 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy.protocol.fields import (
+    ARRAY,
+    PART,
+    SESSION,
+    SESSION_OR_NONE,
+    WAIT_MS,
+    Bool,
+    Frame,
+    Int,
+    Rule,
+    Text,
+    rule,
+)
+
 VERSION = 1
 """The version of the protocol that this package speaks."""
 
@@ -23,67 +37,7 @@ Array = NDArray[Any]
 Document = NDArray[np.uint8]
 """A JSON text as an array of bytes: for what has no fixed size (specs, lists, status)."""
 
-U63 = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Int:
-    """A field that holds an integer in [low, high]."""
-
-    low: int = 0
-    high: int = U63
-
-
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """A field that holds bytes of one of these lengths."""
-
-    lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A field that holds text of at most this many characters."""
-
-    characters_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bool:
-    """A field that holds True or False."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A field that holds an array, in a frame of its own; ``optional`` ones may be None.
-
-    Attributes:
-        index: int64 or uint32 only, as (n,) indices or (k, 3) slices.
-        document: uint8 only, (n,).
-    """
-
-    index: bool = False
-    document: bool = False
-    optional: bool = False
-
-
 M = TypeVar("M")
-
-Rule = Int | Bytes | Text | Bool | Frame
-
-
-def rule(value: Rule) -> Any:
-    """Attach the rule of a field to it."""
-    return field(metadata={"rule": value})
-
-
-SESSION = Bytes((16,))
-SESSION_OR_NONE = Bytes((0, 16))
-PART = Int(0, 2**32 - 1)
-WAIT_MS = Int(0, 2**32 - 1)
-"""How long the answer may be put off, in milliseconds; the master may give less."""
-ARRAY = Int(0, 255)
-"""Which of a model's arrays: 0 its values, then what its updater keeps beside them."""
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, rule))

@@ -20,18 +20,12 @@ import numpy as np
 from glintpy import config
 from glintpy.errors import LocalProtocolError, RemoteProtocolError
 from glintpy.protocol import dtypes
+from glintpy.protocol.fields import U63, Bool, Bytes, Frame, Int, Rule, Text
 from glintpy.protocol.messages import (
-    U63,
     VERSION,
     Array,
-    Bool,
-    Bytes,
     Document,
-    Frame,
-    Int,
     Message,
-    Rule,
-    Text,
     message_types,
     rules_of,
 )

@@ -20,23 +20,19 @@ from glintpy.errors import GlintError
 from glintpy.nodes import Node, start_master, start_server
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
+from glintpy.protocol.fields import Bool, Bytes, Frame, Int, Text
 from glintpy.protocol.messages import (
     VERSION,
     Applied,
-    Bool,
-    Bytes,
     Done,
     Failure,
-    Frame,
     Hello,
-    Int,
     Message,
     Probe,
     Pull,
     Push,
     Report,
     ServerStatus,
-    Text,
     Welcome,
     rules_of,
 )

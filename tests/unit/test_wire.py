@@ -17,20 +17,14 @@ from hypothesis import strategies as st
 from glintpy import config
 from glintpy.errors import LocalProtocolError, RemoteProtocolError
 from glintpy.protocol import dtypes, failures, wire
+from glintpy.protocol.fields import U63, Bool, Bytes, Frame, Int, Rule, Text
 from glintpy.protocol.messages import (
-    U63,
     VERSION,
     Applied,
-    Bool,
-    Bytes,
     Failure,
-    Frame,
-    Int,
     Message,
     Probe,
     Push,
-    Rule,
-    Text,
     Values,
     rules_of,
 )

@@ -16,15 +16,10 @@ from numpy.typing import NDArray
 from glintpy import config
 from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import dtypes, wire
+from glintpy.protocol.fields import Bool, Bytes, Frame, Int, Rule, Text
 from glintpy.protocol.messages import (
     VERSION,
-    Bool,
-    Bytes,
-    Frame,
-    Int,
     Message,
-    Rule,
-    Text,
     Values,
     message_types,
     rules_of,
