@@ -29,6 +29,9 @@ from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
 from glintpy.protocol.messages import (
     VERSION,
+    Advance,
+    Arrive,
+    AwaitClocks,
     Beat,
     BeatSeen,
     ClusterState,
@@ -37,7 +40,9 @@ from glintpy.protocol.messages import (
     Done,
     Failure,
     Join,
+    JoinGroup,
     Leave,
+    LeaveGroup,
     Message,
     OpenModel,
     PublishModel,
@@ -286,10 +291,40 @@ def test_a_beat_and_a_leave_of_nobody_change_nothing(peer: RawPeer) -> None:
     peer.ask(Leave(peer.next_id(), "nobody"), Done)
 
 
+# --- what nobody in a group would ask ----------------------------------------------------------------------
+
+
+def test_workers_that_can_not_be_are_refused_and_make_no_group(served: Served, peer: RawPeer) -> None:
+    token = os.urandom(16)
+    peer.refused(JoinGroup(peer.next_id(), "x", token, "g\n", 0, False, 0), ConfigError, "printable")
+    peer.refused(JoinGroup(peer.next_id(), "x", token, "g", 2**62, False, 0), ConfigError, "at most")
+    for message in (
+        Arrive(peer.next_id(), token, 1, 0, 2**32 - 1),
+        Advance(peer.next_id(), token, 2**63 - 1),
+        AwaitClocks(peer.next_id(), token, 0, 0, 0, 0),
+    ):
+        peer.refused(message, Expelled, "knows no such worker")
+    peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=False), Done)
+    assert served.client.status()["groups"] == []
+
+
+def test_a_worker_with_numbers_of_any_size_has_its_answers(served: Served, peer: RawPeer) -> None:
+    token, most = os.urandom(16), 2**63 - 1
+    peer.ask(JoinGroup(peer.next_id(), served.client.clients()[0]["id"], token, "g", 0, True, 0), Done)
+    peer.refused(Arrive(peer.next_id(), token, most, 0, 0), RemoteProtocolError, "after barrier 0")
+    peer.ask(Advance(peer.next_id(), token, most), Done)
+    peer.ask(AwaitClocks(peer.next_id(), token, most, 0, most, 0), Done)
+    peer.ask(AwaitClocks(peer.next_id(), token, 0, most, most, 2**32 - 1), Done)
+    peer.ask(Arrive(peer.next_id(), token, 1, most, 2**32 - 1), Done)
+    peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=True), Done)
+    assert served.client.status()["groups"] == []
+
+
 # --- what is not for a master ------------------------------------------------------------------------------
 
 FOR_MASTERS = {
     *("Beat", "Join", "Leave", "CreateModel", "OpenModel", "PublishModel", "DestroyModel", "ClusterState"),
+    *("JoinGroup", "Arrive", "Advance", "AwaitClocks", "LeaveGroup"),
     *("Done", "Failure"),
 }
 OTHERS = {name: kind for kind in message_types().values() if (name := kind.__name__) not in FOR_MASTERS}

@@ -13,7 +13,14 @@ import glintpy
 from glintpy.nodes import start_master
 from tests.cluster.helpers import PATIENCE_S, join, until
 from tests.cluster.working import Waiting, told, until_waiting
-from tests.models.raw_peer import Served
+from tests.models.raw_peer import Served, a_cluster
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """Only one scheme: nothing here depends on it."""
+    with a_cluster("tcp") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -224,9 +231,7 @@ def test_a_group_does_not_pickle(clients: list[glintpy.Client]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_joins_by_itself(served: Served, clients: list[glintpy.Client]) -> None:
-    if served.scheme == "local":
-        pytest.skip("another process can't reach a master in this one")
+def test_a_forked_child_joins_by_itself(clients: list[glintpy.Client]) -> None:
     (group,) = joined(clients[:1])
     context = multiprocessing.get_context("fork")
     process = context.Process(target=use_parents_group, args=(clients[0], group))

@@ -382,6 +382,16 @@ def test_where_losses_are_told_each_hears_of_each_once_wherever_it_waits() -> No
     assert states(two.arrive(), *first) == ["done"] * 3
 
 
+def test_who_has_not_heard_of_a_loss_can_not_arrive() -> None:
+    world, (one, two, lost) = joined(3, tells_losses=True)
+    world.lose(lost.client_id)
+    assert states(one.arrive(), two.arrive()) == ["lost"] * 2
+    one.losses = two.losses = 1
+    waiting = one.arrive()
+    assert state(waiting) == "open"
+    assert states(two.arrive(), waiting) == ["done"] * 2
+
+
 def test_an_answer_about_a_loss_that_was_lost_itself_comes_again() -> None:
     world, (one, lost) = joined(2, tells_losses=True)
     world.lose(lost.client_id)

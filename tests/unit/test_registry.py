@@ -278,7 +278,8 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
         for left in tmp_path.iterdir():
             left.unlink()
         (tmp_path / FILE_NAME).write_bytes(content[:length])
-        assert found_in(tmp_path) is None, length
+        # The end of its last page may be unused: SQLite takes zeros for what is missing there, and nothing is.
+        assert (found_in(tmp_path) is None) == bool(content[length:].strip(b"\0")), length
 
 
 def test_a_file_of_nothing_is_a_new_registry_that_servers_refuse(tmp_path: Path) -> None:
