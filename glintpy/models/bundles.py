@@ -217,7 +217,7 @@ def _joined(
     outbox = runtime.outbox
     num_bytes = _num_bytes(asked, target)
     if num_bytes > config.SMALL_BYTES or (
-        kind == "push" and not (target.joins_pushes and runtime.has_room(num_bytes))
+        kind == "push" and not ((target.joins_cells or not asked.paired) and runtime.has_room(num_bytes))
     ):
         outbox.issue()
         return None

@@ -61,7 +61,7 @@ def without_repeats(
             Asked(rows, cols, paired=True, shape=sums.shape, wire_shape=sums.shape), sums, 0, origin
         )
     for axis, keys_of_axis in enumerate((asked.rows, asked.cols)):
-        if keys_of_axis is None or isinstance(keys_of_axis, range):
+        if keys_of_axis is None or isinstance(keys_of_axis, range) or not _may_repeat(keys_of_axis):
             continue  # a range has no repeats, and only one of the two is ever a list
         found = _combined(updater, keys_of_axis, np.moveaxis(asked.to_wire(values), axis, 0))
         if found is None:
@@ -90,12 +90,17 @@ def _combined(
         values: (n, ...).
         is_ordered: also where there are no repeats, if the keys don't rise.
     """
-    if bool((keys[1:] > keys[:-1]).all()):
+    if not _may_repeat(keys):
         return None
     unique, sums = updater.combine(keys, values)
     if len(unique) == len(keys) and not is_ordered:
         return None
     return unique, sums, np.searchsorted(unique, keys)
+
+
+def _may_repeat(keys: NDArray[np.int64]) -> bool:
+    """Whether keys don't rise; of one there is nothing to ask."""
+    return len(keys) > 1 and not bool((keys[1:] > keys[:-1]).all())
 
 
 def _written(keys: Keys | None) -> NDArray[np.int64]:

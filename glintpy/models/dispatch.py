@@ -43,7 +43,7 @@ class Target:
         row_shape: of one row of the array.
         num_cols: None for a vector, or for one number a row.
         row_bytes: of one row of the array.
-        joins_pushes: whether its updater takes several pushes as one.
+        joins_cells: whether its updater takes several pushes to single cells as one, as it does those to rows.
         array: which of the model's arrays requests are about; 0 its values.
     """
 
@@ -70,7 +70,7 @@ class Target:
         self.row_shape = kind.row_shape
         self.num_cols = kind.row_shape[0] if kind.row_shape else None
         self.row_bytes = kind.row_bytes
-        self.joins_pushes = updater.joins
+        self.joins_cells = updater.joins_cells
 
     def of_array(self, array: int) -> Target:
         """Return the same model for requests about another of its arrays."""

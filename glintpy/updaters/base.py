@@ -160,11 +160,11 @@ class Updater(ABC):
         return any(isinstance(getattr(self, entry.name), Schedule) for entry in fields(self))
 
     @property
-    def joins(self) -> bool:
-        """Whether pushes that travel as one leave, bit for bit, what they leave one after the other.
+    def joins_cells(self) -> bool:
+        """Whether pushes to single cells that travel as one leave, bit for bit, what they leave one after the other.
 
         True of all whose steps are not counted, since entries are applied in order. Where they are, two pushes to cells
-        of one row would count as one step.
+        of one row would count as one step. Pushes to whole rows may always travel as one.
         """
         return not self.counts_steps
 

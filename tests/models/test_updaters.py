@@ -234,8 +234,8 @@ def test_a_saved_model_may_go_on_under_another_updater(served: Served, tmp_path:
 def test_bad_names_and_numbers_are_refused_in_the_call(served: Served) -> None:
     with pytest.raises(ConfigError, match=r"no updater 'adagard'; there is"):
         served.client.matrix(3, 3, updater="adagard")
+    a_class: Any = Adagrad
     with pytest.raises(ConfigError, match="instance of"):
-        a_class: Any = Adagrad
         served.client.matrix(3, 3, updater=a_class)
     with pytest.raises(ConfigError, match="learning_rate"):
         served.client.matrix(3, 3, updater=Adagrad(learning_rate=-1))

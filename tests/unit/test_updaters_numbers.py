@@ -132,10 +132,10 @@ def test_adam_counts_anyway_and_so_gets_either() -> None:
 
 
 def test_pushes_join_unless_steps_are_counted() -> None:
-    assert SGD().joins
-    assert Add().joins
-    assert not SGD(schedules.Constant(0.1)).joins
-    assert not Adam().joins
+    assert SGD().joins_cells
+    assert Add().joins_cells
+    assert not SGD(schedules.Constant(0.1)).joins_cells
+    assert not Adam().joins_cells
 
 
 # --- dtypes and slots -----------------------------------------------------------------------------------------
