@@ -42,6 +42,7 @@ class World:
     Attributes:
         disk: what has been saved.
         is_full: whether saving fails.
+        asked: all that was ever asked.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -50,6 +51,7 @@ class World:
         self.disk: dict[str, dict[str, str]] = {"groups": {}, "workers": {}}
         self.is_full = False
         self.members: dict[str, Member] = {}
+        self.asked: list[Asked] = []
         self._num_requests = 0
         self.groups = self._begin()
 
@@ -103,6 +105,7 @@ class World:
         """Ask, as the master does when a message has come."""
         wait_s = min(getattr(message, "wait_ms", 0) / 1000, self.settings.wait_s)
         asked = Asked(message, self.now + wait_s)
+        self.asked.append(asked)
         try:
             self.groups.ask(message, self.now, asked.answers.append)
         except GlintError as error:
