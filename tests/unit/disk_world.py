@@ -161,9 +161,14 @@ class World(Clients):
     # --- the master -------------------------------------------------------------------------------------------------
 
     def create(self, model_id: int, *, durability: config.Durability = "disk") -> None:
-        spec = ModelSpec(
-            f"m{model_id}", NUM_ROWS + NUM_SHARED, NUM_COLS, "int64", durability=durability, init=model_id
+        self.create_of(
+            model_id,
+            ModelSpec(
+                f"m{model_id}", NUM_ROWS + NUM_SHARED, NUM_COLS, "int64", durability=durability, init=model_id
+            ),
         )
+
+    def create_of(self, model_id: int, spec: ModelSpec) -> None:
         self._request_id += 1
         request = CreateShard(
             self._request_id,
@@ -177,7 +182,7 @@ class World(Clients):
         before = len(self.told)
         self._ask(request)
         if any(isinstance(answer, Done) for answer in self.told[before:]):
-            self.models[model_id] = durability == "disk"
+            self.models[model_id] = spec.durability == "disk"
             self.num_rows_used.setdefault(model_id, 0)
             self.seen.setdefault(model_id, set())
 
