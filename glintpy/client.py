@@ -20,11 +20,8 @@ from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes, wire
-from glintpy.protocol.messages import (
-    ClusterState,
-    OpenModel,
-    ServerStatus,
-)
+from glintpy.protocol.messages import ServerStatus
+from glintpy.protocol.messages_master import ClusterState, OpenModel
 from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, check_name
 from glintpy.ties import Tie, share
 from glintpy.updaters import Updater, bring

@@ -20,7 +20,8 @@ from glintpy import config, failpoints
 from glintpy.errors import GlintError, MasterUnreachable, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
-from glintpy.protocol.messages import VERSION, Beat, BeatSeen, Done, Failure, Join, Leave, Message
+from glintpy.protocol.messages import VERSION, Done, Failure, Message
+from glintpy.protocol.messages_master import Beat, BeatSeen, Join, Leave
 from glintpy.transport import Connection, Delivery, Waiter, Wakeup, connect
 
 logger = logging.getLogger("glintpy.heart")

@@ -18,7 +18,8 @@ from glintpy.heart import Heart, Identity, Listeners
 from glintpy.outbox import Outbox
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
-from glintpy.protocol.messages import Bye, ClusterState, DestroyModel, Done, Message
+from glintpy.protocol.messages import Bye, Done, Message
+from glintpy.protocol.messages_master import ClusterState, DestroyModel
 from glintpy.protocol.session import Session
 from glintpy.pushes import OpenPushes
 from glintpy.rpc import Endpoint

@@ -16,7 +16,7 @@ from glintpy.actors.group import Group, Worker
 from glintpy.actors.membership import Member
 from glintpy.config import GroupSettings
 from glintpy.errors import ConfigError, Expelled, GlintError, Overloaded, RemoteProtocolError
-from glintpy.protocol.messages import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
+from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
 from glintpy.protocol.spec import check_name
 
 logger = logging.getLogger("glintpy.master")

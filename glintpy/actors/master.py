@@ -18,20 +18,15 @@ from glintpy.actors.outlet import Outlet
 from glintpy.errors import ConfigError, GlintError, ProtocolMismatch, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
-from glintpy.protocol.messages import (
-    VERSION,
+from glintpy.protocol.messages import VERSION, CreateShard, DestroyShard, Done, Failure, Message
+from glintpy.protocol.messages_master import (
     Beat,
     BeatSeen,
     ClusterState,
     CreateModel,
-    CreateShard,
     DestroyModel,
-    DestroyShard,
-    Done,
-    Failure,
     Join,
     Leave,
-    Message,
     OpenModel,
     PublishModel,
 )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from glintpy.config import MembershipSettings
 from glintpy.errors import Expelled
-from glintpy.protocol.messages import Beat, Join
+from glintpy.protocol.messages_master import Beat, Join
 
 logger = logging.getLogger("glintpy.master")
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, NoReturn, Self
 
 from glintpy.errors import ConfigError, Expelled, GlintError, WorkerLost, WorkersMissing
 from glintpy.models.base import check_timeout
-from glintpy.protocol.messages import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup, Message
+from glintpy.protocol.messages import Message
+from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
 from glintpy.protocol.spec import check_name
 from glintpy.ties import Tie
 

@@ -16,7 +16,7 @@ from glintpy.models.requests import Target
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Layout, Partitioner, named
 from glintpy.protocol import wire
-from glintpy.protocol.messages import ClusterState, CreateModel, OpenModel, PublishModel
+from glintpy.protocol.messages_master import ClusterState, CreateModel, OpenModel, PublishModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions, numbers_text
 from glintpy.ties import Tie
 from glintpy.updaters import Updater, is_known, name_of

@@ -1,4 +1,6 @@
-"""One dataclass a message, not changed once it is made, and the fields that it has; knows no bytes.
+"""One dataclass a message between clients and servers, and what all messages have; knows no bytes.
+
+Not changed once they are made. What is said to the master stands in ``messages_master``.
 
 A message's class says everything the wire needs: its number (``KIND``), its fields in order, and for each
 field what values are allowed. Fields of arrays come last; they travel as frames of their own behind the
@@ -18,7 +20,6 @@ from glintpy.protocol.fields import (
     PART,
     SESSION,
     SESSION_OR_NONE,
-    WAIT_MS,
     Bool,
     Frame,
     Int,
@@ -41,12 +42,12 @@ M = TypeVar("M")
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, rule))
-def _message(kind: type[M]) -> type[M]:
+def message(kind: type[M]) -> type[M]:
     """Make a class a message: frozen to the type checker only, since frozen ones take three times as long to make."""
     return dataclass(slots=True, eq=False)(kind)
 
 
-@_message
+@message
 class Message:
     """What every message has.
 
@@ -61,7 +62,7 @@ class Message:
 # --- sessions: client and server ----------------------------------------------------------------------
 
 
-@_message
+@message
 class Hello(Message):
     """Client: opens a session, or goes on with one after a reconnect."""
 
@@ -76,7 +77,7 @@ class Hello(Message):
     floor: int = rule(Int())
 
 
-@_message
+@message
 class Welcome(Message):
     """Server: the session, new or as it stands."""
 
@@ -91,7 +92,7 @@ class Welcome(Message):
     """The highest sequence number that has an outcome."""
 
 
-@_message
+@message
 class Pull(Message):
     """Client: read one part of a selection."""
 
@@ -109,7 +110,7 @@ class Pull(Message):
     cols: Array | None = rule(Frame(index=True, optional=True))
 
 
-@_message
+@message
 class Push(Message):
     """Client: apply one part, exactly once and in sequence order."""
 
@@ -133,7 +134,7 @@ class Push(Message):
     values: Array = rule(Frame())
 
 
-@_message
+@message
 class Values(Message):
     """Server: the values of one part; for a push_pull also its receipt."""
 
@@ -143,7 +144,7 @@ class Values(Message):
     values: Array = rule(Frame())
 
 
-@_message
+@message
 class Applied(Message):
     """Server: the receipt of one part of a push."""
 
@@ -152,7 +153,7 @@ class Applied(Message):
     window_bytes: int = rule(Int())
 
 
-@_message
+@message
 class Gap(Message):
     """Server: something issued before this has not arrived; nothing was changed."""
 
@@ -163,7 +164,7 @@ class Gap(Message):
     window_bytes: int = rule(Int())
 
 
-@_message
+@message
 class Failure(Message):
     """Anybody: the request, or one part of it, failed; for a push the refusal is recorded."""
 
@@ -175,7 +176,7 @@ class Failure(Message):
     text: str = rule(Text(3000))
 
 
-@_message
+@message
 class Probe(Message):
     """Client: it has been silent; what has arrived?"""
 
@@ -186,7 +187,7 @@ class Probe(Message):
     """The highest number sent."""
 
 
-@_message
+@message
 class Report(Message):
     """Server: the session as it stands."""
 
@@ -199,7 +200,7 @@ class Report(Message):
     """(n,) uint8: 0 applied, 255 passed over, else the code of a failure."""
 
 
-@_message
+@message
 class Bye(Message):
     """Client: has all its outcomes and ends its session."""
 
@@ -210,7 +211,7 @@ class Bye(Message):
 # --- whole models: client or master to a server ---------------------------------------------------------
 
 
-@_message
+@message
 class Done(Message):
     """Anybody: it is done, and this is what there is to know."""
 
@@ -218,7 +219,7 @@ class Done(Message):
     document: Document = rule(Frame(document=True))
 
 
-@_message
+@message
 class CreateShard(Message):
     """Master: reserve and initialise this server's part of a model."""
 
@@ -234,7 +235,7 @@ class CreateShard(Message):
     Empty where the initial values don't depend on the row."""
 
 
-@_message
+@message
 class DestroyShard(Message):
     """Master: forget this server's part of a model."""
 
@@ -242,7 +243,18 @@ class DestroyShard(Message):
     model_id: int = rule(Int())
 
 
-@_message
+@message
+class ConfigureShard(Message):
+    """Master: the updater of this server's part of a model has other numbers from now on."""
+
+    KIND: ClassVar[int] = 27
+    model_id: int = rule(Int())
+    version: int = rule(Int(1))
+    """Grows with each change; what isn't newer than what the server has is done already."""
+    numbers: Document = rule(Frame(document=True))
+
+
+@message
 class BeginCut(Message):
     """Client: hold one moment of a model, to be read in slices."""
 
@@ -253,7 +265,7 @@ class BeginCut(Message):
     model_id: int = rule(Int())
 
 
-@_message
+@message
 class ReadCut(Message):
     """Client: read one slice of a cut. Answered with ``Values``, its part the slice's index."""
 
@@ -268,7 +280,7 @@ class ReadCut(Message):
     on, at most a part of them. 0 for all others, which are answered whole."""
 
 
-@_message
+@message
 class EndCut(Message):
     """Client: is done with a cut."""
 
@@ -277,191 +289,11 @@ class EndCut(Message):
     cut_id: int = rule(Int())
 
 
-@_message
+@message
 class ServerStatus(Message):
     """Anybody: what does this server hold?"""
 
     KIND: ClassVar[int] = 26
-
-
-# --- the cluster: anybody to the master -------------------------------------------------------------------
-
-
-@_message
-class Join(Message):
-    """Server or client: becomes a member, or is one again."""
-
-    KIND: ClassVar[int] = 40
-    version_min: int = rule(Int(1, 255))
-    version_max: int = rule(Int(1, 255))
-    is_server: bool = rule(Bool())
-    member_id: str = rule(Text(64))
-    name: str = rule(Text(128))
-    address: str = rule(Text(512))
-    """Where a server is reached; empty for a client."""
-    incarnation: int = rule(Int())
-    pid: int = rule(Int())
-    host: str = rule(Text(256))
-    cluster_id: str = rule(Text(64))
-    """Of the cluster that a server's models belong to; empty if it has none."""
-    era: str = rule(Text(64))
-    """Of the master that took the server last; empty where ``cluster_id`` is."""
-    highest_model: int = rule(Int())
-    """The highest id among the server's models; 0 if it has none."""
-
-
-@_message
-class Beat(Message):
-    """Server or client: is alive. Answered with ``BeatSeen``."""
-
-    KIND: ClassVar[int] = 41
-    member_id: str = rule(Text(64))
-    incarnation: int = rule(Int())
-    progress: int = rule(Int())
-    """Messages that the data actor has handled, ticks included: stands still when it hangs."""
-
-
-@_message
-class BeatSeen(Message):
-    """Master: the answer to a beat."""
-
-    KIND: ClassVar[int] = 42
-    known: bool = rule(Bool())
-    """False: join again."""
-    changes: int = rule(Int())
-    """Counts joins and losses of servers; a change says that addresses may have changed."""
-
-
-@_message
-class Leave(Message):
-    """Server or client: goes in good order."""
-
-    KIND: ClassVar[int] = 43
-    member_id: str = rule(Text(64))
-
-
-@_message
-class CreateModel(Message):
-    """Client: make a model on all servers or none."""
-
-    KIND: ClassVar[int] = 44
-    token: bytes = rule(SESSION)
-    """Random, the same when the request is repeated: a repetition finds what the first one made."""
-    exist_ok: bool = rule(Bool())
-    publish: bool = rule(Bool())
-    """False: under no name yet; ``PublishModel`` gives it one when it is filled."""
-    spec: Document = rule(Frame(document=True))
-    sizes: Array = rule(Frame())
-    """(P,) int64: rows by partition."""
-    extents: Array = rule(Frame())
-    """(P, 2) int64: global row of the first, step between rows; empty if a partition's rows have no step."""
-
-
-@_message
-class OpenModel(Message):
-    """Client: look a model up by name, or by id where the name is empty."""
-
-    KIND: ClassVar[int] = 45
-    model_id: int = rule(Int())
-    name: str = rule(Text(128))
-
-
-@_message
-class PublishModel(Message):
-    """Client: give a model that was made without publishing its name."""
-
-    KIND: ClassVar[int] = 46
-    model_id: int = rule(Int())
-
-
-@_message
-class DestroyModel(Message):
-    """Client: end a model."""
-
-    KIND: ClassVar[int] = 47
-    model_id: int = rule(Int())
-
-
-@_message
-class ClusterState(Message):
-    """Anybody: members, groups and models."""
-
-    KIND: ClassVar[int] = 48
-
-
-# --- groups of workers: client to the master --------------------------------------------------------------
-
-
-@_message
-class JoinGroup(Message):
-    """Client: becomes a worker of a group, or is one already."""
-
-    KIND: ClassVar[int] = 49
-    member_id: str = rule(Text(64))
-    """As in ``Join``: whose loss is the worker's."""
-    token: bytes = rule(SESSION)
-    """Random; names the worker from here on, and the same when the request is repeated."""
-    name: str = rule(Text(128))
-    num_workers: int = rule(Int())
-    """0: whoever is there."""
-    tells_losses: bool = rule(Bool())
-    """Whoever waits is told when another worker is lost; else the others just go on."""
-    wait_ms: int = rule(WAIT_MS)
-    """For a place in a group that is full."""
-
-
-@_message
-class Arrive(Message):
-    """Client: its worker has arrived at a barrier."""
-
-    KIND: ClassVar[int] = 50
-    token: bytes = rule(SESSION)
-    barrier: int = rule(Int(1))
-    """Its number: barriers of a group are counted."""
-    losses: int = rule(Int())
-    """How many losses of others the worker has heard of."""
-    wait_ms: int = rule(WAIT_MS)
-
-
-@_message
-class Advance(Message):
-    """Client: its worker has finished so many steps."""
-
-    KIND: ClassVar[int] = 51
-    token: bytes = rule(SESSION)
-    clock: int = rule(Int(1))
-
-
-@_message
-class AwaitClocks(Message):
-    """Client: its worker waits until nobody is further behind it than this."""
-
-    KIND: ClassVar[int] = 52
-    token: bytes = rule(SESSION)
-    clock: int = rule(Int())
-    staleness: int = rule(Int())
-    losses: int = rule(Int())
-    """As in ``Arrive``."""
-    wait_ms: int = rule(WAIT_MS)
-
-
-@_message
-class LeaveGroup(Message):
-    """Client: its worker is no longer one."""
-
-    KIND: ClassVar[int] = 53
-    token: bytes = rule(SESSION)
-    is_orderly: bool = rule(Bool())
-    """False: it failed, and counts as lost."""
-
-
-def message_types() -> dict[int, type[Message]]:
-    """Return every kind of message by its number."""
-    # Not Message.__subclasses__(): a dataclass with slots is a second class beside the one in the text.
-    kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Message)]
-    found = {kind.KIND: kind for kind in kinds if kind is not Message}
-    assert len(found) == len(kinds) - 1, "two messages share a number"
-    return found
 
 
 def rules_of(kind: type[Message]) -> list[tuple[str, Rule]]:

@@ -23,7 +23,7 @@ _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{config.MODEL_NAME_MAX}}}
 """Neither control characters nor halves of surrogate pairs, which UTF-8 can't hold."""
 
 _UPDATER = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-_NUMBERS_MAX = 4096
+NUMBERS_MAX = 4096
 """Characters of an updater's numbers."""
 
 
@@ -253,8 +253,8 @@ def _check_size(what: str, size: Any) -> None:
 
 
 def _check_numbers(text: Any) -> None:
-    if type(text) is not str or len(text) > _NUMBERS_MAX:
-        raise ConfigError(f"an updater's numbers are a JSON text of at most {_NUMBERS_MAX} characters")
+    if type(text) is not str or len(text) > NUMBERS_MAX:
+        raise ConfigError(f"an updater's numbers are a JSON text of at most {NUMBERS_MAX} characters")
     try:
         numbers = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -21,14 +21,8 @@ from glintpy import config
 from glintpy.errors import LocalProtocolError, RemoteProtocolError
 from glintpy.protocol import dtypes
 from glintpy.protocol.fields import U63, Bool, Bytes, Frame, Int, Rule, Text
-from glintpy.protocol.messages import (
-    VERSION,
-    Array,
-    Document,
-    Message,
-    message_types,
-    rules_of,
-)
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import VERSION, Array, Document, Message, rules_of
 
 Buffer = bytes | bytearray | memoryview
 Check = Callable[[Any], bool]

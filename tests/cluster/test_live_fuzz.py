@@ -14,7 +14,8 @@ import pytest
 import glintpy
 from glintpy import config
 from glintpy.protocol import wire
-from glintpy.protocol.messages import VERSION, Hello, Message, message_types
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import VERSION, Hello, Message
 from tests.cluster.helpers import resident_bytes, until
 from tests.cluster.raw_clients import RawClient
 from tests.cluster.raw_sockets import message

@@ -27,8 +27,9 @@ from glintpy.errors import (
 )
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
-from glintpy.protocol.messages import (
-    VERSION,
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import VERSION, Done, Failure, Message
+from glintpy.protocol.messages_master import (
     Advance,
     Arrive,
     AwaitClocks,
@@ -37,16 +38,12 @@ from glintpy.protocol.messages import (
     ClusterState,
     CreateModel,
     DestroyModel,
-    Done,
-    Failure,
     Join,
     JoinGroup,
     Leave,
     LeaveGroup,
-    Message,
     OpenModel,
     PublishModel,
-    message_types,
 )
 from glintpy.protocol.spec import ModelSpec
 from tests.models.raw_peer import RawPeer, Served, a_cluster, any_message, check_failure, header

@@ -13,17 +13,8 @@ import pytest
 from glintpy import config
 from glintpy.errors import Expelled, ModelError, RemoteProtocolError
 from glintpy.protocol import wire
-from glintpy.protocol.messages import (
-    Applied,
-    Bye,
-    EndCut,
-    Failure,
-    Message,
-    Probe,
-    Push,
-    ReadCut,
-    message_types,
-)
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import Applied, Bye, EndCut, Failure, Message, Probe, Push, ReadCut
 from tests.models.raw_peer import (
     COLS,
     NOBODY,

@@ -10,7 +10,7 @@ from glintpy.actors.groups import GroupMessage, Groups, Row
 from glintpy.actors.membership import Member
 from glintpy.config import GroupSettings
 from glintpy.errors import ConfigError, GlintError
-from glintpy.protocol.messages import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
+from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
 
 SETTINGS = GroupSettings()
 

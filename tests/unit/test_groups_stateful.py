@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from glintpy.errors import ConfigError, GlintError
-from glintpy.protocol.messages import Arrive, AwaitClocks
+from glintpy.protocol.messages_master import Arrive, AwaitClocks
 from tests.unit.group_world import SETTINGS, Asked, Told, World
 
 CLIENTS = 5

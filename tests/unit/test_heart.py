@@ -17,18 +17,8 @@ from glintpy.errors import Expelled, GlintError, MasterUnreachable, ProtocolMism
 from glintpy.heart import Heart, Identity, Listeners
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
-from glintpy.protocol.messages import (
-    VERSION,
-    Beat,
-    BeatSeen,
-    DestroyShard,
-    Done,
-    Failure,
-    Join,
-    Leave,
-    Message,
-    ServerStatus,
-)
+from glintpy.protocol.messages import VERSION, DestroyShard, Done, Failure, Message, ServerStatus
+from glintpy.protocol.messages_master import Beat, BeatSeen, Join, Leave
 from glintpy.testing.waiting import receive_from, until
 from glintpy.transport import Delivery, listen
 

@@ -10,7 +10,8 @@ import pytest
 from glintpy.actors.membership import Membership
 from glintpy.config import MembershipSettings
 from glintpy.errors import Expelled
-from glintpy.protocol.messages import VERSION, Beat, Join
+from glintpy.protocol.messages import VERSION
+from glintpy.protocol.messages_master import Beat, Join
 
 SETTINGS = MembershipSettings(silent_s=3.0, hung_s=8.0, client_gone_s=10.0)
 
@@ -129,6 +130,32 @@ def test_a_client_hangs_never_and_is_forgotten_when_silent(cluster: Cluster) -> 
     assert cluster.members.clients() == []
     assert not cluster.beat("c1", 40.0, progress=0)
     assert cluster.members.changes == changes  # nobody's address changed
+
+
+def test_a_client_that_others_wait_for_is_missed_as_soon_as_a_server(cluster: Cluster) -> None:
+    for member_id in ("c1", "c2"):
+        cluster.join(member_id)
+    cluster.members.tick(3.0, {"c1"})
+    assert len(cluster.members.clients()) == 2
+    cluster.members.tick(3.1, {"c1"})
+    assert [member.member_id for member in cluster.members.clients()] == ["c2"]
+    assert cluster.members.client("c1") is None
+    assert cluster.members.client("c2") is not None
+
+
+def test_clients_that_are_no_longer_there_are_told_with_the_reason(cluster: Cluster) -> None:
+    for member_id in ("c1", "c2", "c3", "s1"):
+        cluster.join(member_id)
+    cluster.members.leave("c1")
+    cluster.members.lost_connection(b"c2")
+    cluster.members.lost_connection(b"s1")
+    cluster.members.tick(10.5)
+    told = [(gone.client_id, gone.reason, gone.may_return) for gone in cluster.members.departures]
+    assert told == [
+        ("c1", "its client was closed", False),
+        ("c2", "its connection ended", True),
+        ("c3", "no heartbeat for 10.5 s", False),
+    ]
 
 
 def test_an_ended_connection_is_a_loss_at_once(cluster: Cluster) -> None:

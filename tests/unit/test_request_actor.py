@@ -19,7 +19,8 @@ from glintpy.actors.outlet import Outlet
 from glintpy.errors import GlintError, KeyRangeError, RemoteFailure, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of
-from glintpy.protocol.messages import Done, Failure, Message, OpenModel, ServerStatus
+from glintpy.protocol.messages import Done, Failure, Message, ServerStatus
+from glintpy.protocol.messages_master import OpenModel
 from glintpy.testing.waiting import poll
 from glintpy.transport import Connection, Listener, connect, listen
 

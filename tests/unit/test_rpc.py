@@ -14,7 +14,8 @@ import pytest
 from glintpy.errors import GlintError, ServerLost
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result
-from glintpy.protocol.messages import Bye, Done, OpenModel
+from glintpy.protocol.messages import Bye, Done
+from glintpy.protocol.messages_master import OpenModel
 from glintpy.rpc import Endpoint
 from glintpy.testing.waiting import receive_from
 from glintpy.transport import Delivery, Listener, listen

@@ -15,7 +15,8 @@ from glintpy import rpc
 from glintpy.errors import GlintError
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result
-from glintpy.protocol.messages import Done, OpenModel
+from glintpy.protocol.messages import Done
+from glintpy.protocol.messages_master import OpenModel
 from glintpy.rpc import Endpoint
 from glintpy.testing.waiting import receive_from
 from glintpy.transport import Delivery, Listener, listen

@@ -12,7 +12,8 @@ import pytest
 from glintpy import config
 from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import wire
-from glintpy.protocol.messages import VERSION, Applied, Message, Push, ServerStatus, Values, message_types
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import VERSION, Applied, Message, Push, ServerStatus, Values
 from tests.unit.wire_cases import KINDS, header_of, refused, simple_message, values_header
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

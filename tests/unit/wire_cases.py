@@ -17,13 +17,8 @@ from glintpy import config
 from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import dtypes, wire
 from glintpy.protocol.fields import Bool, Bytes, Frame, Int, Rule, Text
-from glintpy.protocol.messages import (
-    VERSION,
-    Message,
-    Values,
-    message_types,
-    rules_of,
-)
+from glintpy.protocol.kinds import message_types
+from glintpy.protocol.messages import VERSION, Message, Values, rules_of
 
 KINDS = list(message_types().values())
 
