@@ -143,7 +143,8 @@ class MembershipSettings:
     hung_s: float = 8.0
     """Beats without progress of the data actor after which a server counts as hung: noticed within 10 s."""
     client_gone_s: float = 10.0
-    """Silence after which a client is forgotten; longer than a server's, since nothing depends on it."""
+    """Silence after which a client is forgotten; longer than a server's, since nothing depends on it. One with workers
+    in groups is missed as early as a server: others wait for them."""
     lock_wait_s: float = 10.0
     """How long a server that starts waits for the one before it to let go of its folder."""
     join_timeout_s: float = 10.0
