@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from glintpy.storage.log import RESERVE_BYTES, Log
 from glintpy.storage.log_format import LogFailed
 from glintpy.storage.log_records import (
     AdvancedRecord,
+    ConfiguredRecord,
     DestroyedRecord,
     EndedRecord,
     MadeRecord,
@@ -38,7 +39,7 @@ from glintpy.storage.log_records import (
     decode,
 )
 from glintpy.storage.mapped import boot_number
-from glintpy.storage.recovery import Keeper, Recovered, Recovery, is_done
+from glintpy.storage.recovery import DiskKeeper, Recovered, Recovery, is_done
 from glintpy.storage.rounds import SLICE_BYTES, Snapshots, Steps, description_of
 from glintpy.storage.shard import Shard
 from glintpy.storage.snapshot import RECEIPTS, remove_unfinished, snapshots_in
@@ -48,24 +49,6 @@ logger = logging.getLogger("glintpy.actors")
 GROUP_PUSHES = 64
 GROUP_BYTES = 4 * config.MIB
 """A group that is larger is synced at once: its clients have waited long enough, and a sync costs little beside it."""
-
-
-class DiskKeeper(Keeper, Protocol):
-    """What is needed of a shelf.
-
-    Attributes:
-        has_damaged: whether something survived that can't be used.
-    """
-
-    has_damaged: bool
-
-    def kept(self) -> dict[int, Shard]:
-        """Return the models of this level that are there and whole."""
-        ...
-
-    def restored(self, model_id: int) -> None:
-        """Take a restored model into use."""
-        ...
 
 
 class Durable:
@@ -228,6 +211,9 @@ class Durable:
         if isinstance(record, DestroyedRecord):
             keeper.destroy(record.model_id)
             kept.pop(record.model_id, None)
+        elif isinstance(record, ConfiguredRecord):
+            if record.model_id in kept:
+                keeper.configured(record.model_id, record.version, record.numbers)
         elif not is_done(record, self._journal, set(kept)):
             self._append(VoidRecord(entry.number))
 
@@ -259,6 +245,16 @@ class Durable:
         number = self._append(MadeRecord({**description_of(shard), "extents": extents_list}), small=False)
         self._shards[shard.model_id] = shard
         self._snapshots.positions[shard.model_id] = number
+
+    def configured(self, model_id: int, version: int, numbers: str) -> None:
+        """A model's updater is about to get other numbers.
+
+        Raises:
+            NotEnoughMemory: the disk is full; nothing may be changed.
+            LogFailed: the disk refuses.
+        """
+        if model_id in self._shards:
+            self._append(ConfiguredRecord(model_id, version, numbers), small=False)
 
     def destroyed(self, model_id: int) -> None:
         """A model is about to end."""

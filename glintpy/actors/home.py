@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glintpy.actors.durable import Durable
-from glintpy.actors.shelf import SUFFIX, Shelf
+from glintpy.actors.shelf import Shelf
+from glintpy.actors.stores import SUFFIX
 from glintpy.config import ServerSettings
 from glintpy.errors import ConfigError
 from glintpy.storage.journal import Journal

@@ -26,6 +26,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.messages import (
     BeginCut,
     Bye,
+    ConfigureShard,
     CreateShard,
     DestroyShard,
     Done,
@@ -283,6 +284,10 @@ class ServerActor(RequestActor):
                 return None
             case DestroyShard():
                 self._destroy(request.model_id)
+                return done
+            case ConfigureShard():
+                numbers = wire.content(request.numbers)
+                self.shelf.configure(request.model_id, request.version, numbers)
                 return done
             case ServerStatus():
                 return Done(request.request_id, wire.document(self.status()))

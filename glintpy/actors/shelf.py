@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from glintpy import failpoints
 from glintpy.actors.durable import Durable
 from glintpy.actors.preparing import prepare_soon
+from glintpy.actors.stores import SUFFIX, Stores, WasInMemoryError
 from glintpy.config import Durability
 from glintpy.errors import (
     ConfigError,
@@ -22,25 +24,17 @@ from glintpy.errors import (
     NotEnoughMemory,
     RemoteProtocolError,
 )
-from glintpy.protocol.spec import ModelSpec
+from glintpy.protocol.spec import ModelSpec, numbers_text
 from glintpy.storage import initialise
-from glintpy.storage.arrays import arrays_of, bytes_of, extents_of, fill_slots
+from glintpy.storage.arrays import bytes_of, fill_slots
 from glintpy.storage.journal import Journal
 from glintpy.storage.kernels import Kernels
 from glintpy.storage.mapped import remove_unfinished
 from glintpy.storage.memory import available_bytes, room_in
-from glintpy.storage.segment import MemorySegment, Segment, Store
+from glintpy.storage.segment import Segment, Store
 from glintpy.storage.shard import Shard
-from glintpy.storage.undo import Undo
-from glintpy.updaters import Updater, named
 
 logger = logging.getLogger("glintpy.actors")
-
-SUFFIX = ".segment"
-
-
-class _WasInMemory(ModelLost):
-    """A model whose level is ``memory``, of another process."""
 
 
 class Shelf:
@@ -80,7 +74,7 @@ class Shelf:
         self._memory_limit = memory_limit
         self._free_bytes = free_bytes
         self._prepare = prepare
-        self._allow = tuple(allow)
+        self._places = Stores(folder, allow)
         self._shards: dict[int, Shard] = {}
         self._stores: dict[int, Store] = {}
         self._reserved: dict[int, int] = {}
@@ -168,7 +162,7 @@ class Shelf:
             DTypeError: the updater can't work with the model's dtype.
         """
         self._level_of(spec)
-        needed = bytes_of(spec, self._updater_of(spec), num_rows)
+        needed = bytes_of(spec, self._places.updater_of(spec), num_rows)
         self._reserved.pop(model_id, None)
         used, limit = self.num_bytes, self.limit_bytes()
         if used + needed > limit:
@@ -208,11 +202,7 @@ class Shelf:
         if model_id in self._shards:
             return
         level = self._level_of(spec)
-        store, is_kept = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level=level)
-        failpoints.hit("create.allocated")
-        shard = self._shard_over(
-            store, model_id, spec, routing=routing, num_rows=num_rows, undo=self._undo if is_kept else None
-        )
+        store, shard = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level=level)
         self._reserved.pop(model_id, None)
         self._lost.discard(model_id)
         self._put(shard, store)
@@ -263,11 +253,7 @@ class Shelf:
 
     def _new_store(
         self, model_id: int, spec: ModelSpec, *, routing: int, num_rows: int, level: Durability
-    ) -> tuple[Store, bool]:
-        """Return where a model's values will lie, and whether they outlive this process there."""
-        lengths = extents_of(arrays_of(spec, self._updater_of(spec)), num_rows)
-        if self._folder is None:
-            return MemorySegment(lengths), False
+    ) -> tuple[Store, Shard]:
         description = {
             "model_id": model_id,
             "spec": spec.to_content(),
@@ -275,47 +261,47 @@ class Shelf:
             "num_rows": num_rows,
             "durability": level,
         }
-        path = self._path_of(model_id, self._folder)
-        path.unlink(missing_ok=True)  # of a creation that was cut off
-        if level != "memory":
-            return Segment.make(path, description, lengths), True
-        store = MemorySegment(lengths)
-        # An empty file tells the next process that there was such a model: it is lost, not unheard of.
-        Segment.make(path, description, {}).close(clean=False)
-        return store, False
-
-    def _updater_of(self, spec: ModelSpec) -> Updater:
-        """Return a model's updater.
-
-        Raises:
-            ConfigError: there is none of that name, it is not allowed here, or has other numbers.
-            DTypeError: it can't work with the model's dtype.
-        """
-        updater = named(spec.updater, spec.numbers, allow=self._allow)
-        updater.check_dtype(spec.numpy_dtype)
-        return updater
-
-    def _shard_over(
-        self,
-        store: Store,
-        model_id: int,
-        spec: ModelSpec,
-        *,
-        routing: int,
-        num_rows: int,
-        undo: Undo | None,
-    ) -> Shard:
-        updater = self._updater_of(spec)
-        values, *slots = (
-            store.extent(array.name, array.dtype, (num_rows, *array.row_shape))
-            for array in arrays_of(spec, updater)
+        store = self._places.new(description, level)
+        failpoints.hit("create.allocated")
+        return store, self._places.shard_over(
+            store, description, undo=None if level == "memory" else self._undo
         )
-        return Shard(model_id, spec, routing, values, slots=slots, updater=updater, undo=undo)
 
     def _put(self, shard: Shard, store: Store) -> None:
         self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
         if shard.kernels.wants_preparing:
             self._prepare(shard.kernels)
+
+    def configure(self, model_id: int, version: int, numbers: dict[str, Any]) -> None:
+        """Give a model's updater other numbers, for good; again, or older ones, does nothing.
+
+        Args:
+            model_id: the model's.
+            version: of the numbers.
+            numbers: all of them.
+
+        Raises:
+            ModelNotFound, ModelLost: it isn't here.
+            ConfigError: numbers that its updater can't have.
+            NotEnoughMemory: the disk is full.
+        """
+        shard = self.shard(model_id)
+        if version <= shard.numbers_version:
+            return
+        # Checked before it is written down.
+        text = json.dumps(numbers)
+        shard.updater.check_slots(updater := self._places.updater_of(shard.spec, text))
+        text = numbers_text(updater.to_content())
+        if self.durable is not None:
+            self.durable.configured(model_id, version, text)
+        self.configured(model_id, version, text)
+
+    def configured(self, model_id: int, version: int, numbers: str) -> None:
+        """Give a model's updater numbers that were written down before; older ones than it has are no news."""
+        shard = self._shards[model_id]
+        if version > shard.numbers_version:
+            updater = self._places.updater_of(shard.spec, numbers)
+            self._places.configure(self._stores[model_id], shard, updater, version)
 
     def destroy(self, model_id: int) -> None:
         """End a model, or a reservation; one that isn't here is ended already."""
@@ -331,7 +317,7 @@ class Shelf:
             store.delete()
         if self._folder is not None:
             # Of a model that was lost, or that left only its name here.
-            self._path_of(model_id, self._folder).unlink(missing_ok=True)
+            self._places.path_of(model_id).unlink(missing_ok=True)
 
     def keep_only(self, model_ids: frozenset[int]) -> None:
         """Forget what the master doesn't know; note as lost what it expects here and is not."""
@@ -366,7 +352,7 @@ class Shelf:
                 logger.warning("server: the model in %s is lost: %s", path.name, error)
                 if path.stem.isdecimal():
                     self._lost.add(int(path.stem))
-                self.has_damaged |= not isinstance(error, _WasInMemory)
+                self.has_damaged |= not isinstance(error, WasInMemoryError)
 
     def _open(self, path: Path) -> None:
         segment = Segment.open(path)
@@ -375,25 +361,13 @@ class Shelf:
                 # Its server was killed while the model was made; so nobody has it yet, and it may be made anew.
                 segment.delete()
                 return
-            self._take(segment)
+            shard = self._places.open(segment, undo=self._undo)
+            self._put(shard, segment)
+            if segment.description["durability"] == "disk":
+                self._on_disk.add(shard.model_id)
         except BaseException:
             segment.close(clean=False)
             raise
-
-    def _take(self, segment: Segment) -> None:
-        description = segment.description
-        if description["durability"] == "memory":
-            raise _WasInMemory("its level of durability is 'memory'")
-        if not segment.has_survived:
-            raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
-        spec = ModelSpec.from_content(description["spec"])
-        model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
-        routing = int(description["routing"])
-        shard = self._shard_over(segment, model_id, spec, routing=routing, num_rows=num_rows, undo=self._undo)
-        segment.mark_open()
-        self._put(shard, segment)
-        if description["durability"] == "disk":
-            self._on_disk.add(model_id)
 
     def recover(self, now: float) -> None:
         """Bring back what the log and the snapshots have and the segments don't; before anybody is served.
@@ -418,12 +392,11 @@ class Shelf:
         Raises:
             NotEnoughMemory: there is no room for it.
         """
-        spec = ModelSpec.from_content(description["spec"])
-        model_id, num_rows = int(description["model_id"]), int(description["num_rows"])
-        routing = int(description["routing"])
+        model_id = int(description["model_id"])
         self.destroy(model_id)
-        store, _ = self._new_store(model_id, spec, routing=routing, num_rows=num_rows, level="disk")
-        shard = self._shard_over(store, model_id, spec, routing=routing, num_rows=num_rows, undo=None)
+        store = self._places.new(description, "disk")
+        shard = self._places.shard_over(store, description, undo=None)
+        self._places.configure(store, shard, shard.updater, shard.numbers_version)
         self._put(shard, store)
         self._filling.add(model_id)
         self._on_disk.add(model_id)
@@ -466,7 +439,3 @@ class Shelf:
             self._stores.pop(pending.model_id).close(clean=False)
             self._lost.add(pending.model_id)
             undo.clear()
-
-    @staticmethod
-    def _path_of(model_id: int, folder: Path) -> Path:
-        return folder / f"{model_id}{SUFFIX}"

@@ -263,6 +263,31 @@ class StartedRecord:
         return cls(_document(body))
 
 
+@dataclass(frozen=True, slots=True)
+class ConfiguredRecord:
+    """A model's updater gets other numbers.
+
+    Attributes:
+        model_id: the model's.
+        version: of the numbers.
+        numbers: as a spec has them.
+    """
+
+    KIND: ClassVar[int] = 10
+    model_id: int
+    version: int
+    numbers: str
+
+    def body(self) -> list[Buffer]:
+        """Return the bytes."""
+        return [_text({"model_id": self.model_id, "version": self.version, "numbers": self.numbers})]
+
+    @classmethod
+    def of(cls, body: memoryview) -> ConfiguredRecord:
+        """Return what these bytes say."""
+        return cls(**_document(body))
+
+
 Record = (
     PushRecord
     | OutcomeRecord
@@ -273,6 +298,7 @@ Record = (
     | DestroyedRecord
     | VoidRecord
     | StartedRecord
+    | ConfiguredRecord
 )
 
 _BY_KIND: dict[int, type[Record]] = {
@@ -287,6 +313,7 @@ _BY_KIND: dict[int, type[Record]] = {
         DestroyedRecord,
         VoidRecord,
         StartedRecord,
+        ConfiguredRecord,
     )
 }
 

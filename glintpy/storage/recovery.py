@@ -26,6 +26,7 @@ from glintpy.storage.log import Log
 from glintpy.storage.log_format import LogDamaged
 from glintpy.storage.log_records import (
     AdvancedRecord,
+    ConfiguredRecord,
     DestroyedRecord,
     EndedRecord,
     MadeRecord,
@@ -53,6 +54,27 @@ class Keeper(Protocol):
 
     def destroy(self, model_id: int) -> None:
         """End a model; one that isn't there is ended already."""
+
+    def configured(self, model_id: int, version: int, numbers: str) -> None:
+        """Give a model's updater numbers that were written down before; older ones than it has are no news."""
+
+
+class DiskKeeper(Keeper, Protocol):
+    """What is needed of a shelf.
+
+    Attributes:
+        has_damaged: whether something survived that can't be used.
+    """
+
+    has_damaged: bool
+
+    def kept(self) -> dict[int, Shard]:
+        """Return the models of this level that are there and whole."""
+        ...
+
+    def restored(self, model_id: int) -> None:
+        """Take a restored model into use."""
+        ...
 
 
 @dataclass(slots=True)
@@ -249,6 +271,9 @@ class Recovery:
                 self._found.identity = record.identity
             case OpenedRecord() | EndedRecord() | AdvancedRecord():
                 self._session(number, record)
+            case ConfiguredRecord():
+                if record.model_id in self._found.positions:
+                    self._keeper.configured(record.model_id, record.version, record.numbers)
             case _:
                 pass  # its predecessor's end, which was seen to
 

@@ -165,4 +165,5 @@ def description_of(shard: Shard) -> dict[str, Any]:
         "routing": shard.routing,
         "num_rows": shard.num_rows,
         "durability": "disk",
+        "numbers_version": shard.numbers_version,
     }

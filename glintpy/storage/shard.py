@@ -8,6 +8,7 @@ ones are written down first, so that a process may be killed in the middle of a 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from glintpy import config, failpoints
 from glintpy.errors import DTypeError, ModelError, RemoteProtocolError, ShapeError
 from glintpy.protocol.selection import Selection, axis_indices
+from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
 from glintpy.storage.arrays import arrays_of
 from glintpy.storage.cut import Moment
@@ -40,6 +42,7 @@ class Shard:
         values: (num_rows, num_cols), or (num_rows,) for a vector, C-contiguous, of the model's dtype.
         arrays: the values, and what the updater keeps beside them, see ``storage.arrays``.
         updater: the rule by which pushes are applied.
+        numbers_version: how often the updater's numbers have been changed; given by the master.
         cuts: the moments that are being read, by their ids.
         kernels: how the values are read and changed; may be prepared to be faster.
         undo: where old values are written down; None: the values go with their process.
@@ -83,6 +86,7 @@ class Shard:
         self.values = values
         self.arrays = (values, *slots)
         self.updater = updater
+        self.numbers_version = 0
         self.undo = undo
         self.cuts: dict[int, Moment] = {}
         self.kernels = kernels.kernels_of(values, updater)
@@ -98,6 +102,22 @@ class Shard:
         self._num_cols = spec.num_cols
         self._dtype = values.dtype
         self._checks_finite = spec.finite and spec.numpy_dtype.kind == "f"
+
+    def configure(self, updater: Updater, version: int) -> None:
+        """Apply pushes by other numbers from now on.
+
+        Args:
+            updater: with the slots that there are.
+            version: of the numbers.
+
+        Raises:
+            ConfigError: it has other slots.
+        """
+        self.updater.check_slots(updater)
+        self.spec = replace(self.spec, updater_numbers=numbers_text(updater.to_content()))
+        self.updater, self.numbers_version = updater, version
+        if self._updating is not None:
+            self._updating.updater = updater
 
     @property
     def num_rows(self) -> int:

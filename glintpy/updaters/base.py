@@ -197,15 +197,24 @@ class Updater(ABC):
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ConfigError(f"updater {self.name!r} has no number {unknown[0]!r}; {has}")
         changed = replace(self, **numbers)
-        if changed.slot_names != self.slot_names:
-            raise ConfigError(
-                f"updater {self.name!r} was made without a schedule, and so nobody has counted the steps; a live model "
-                "can get other numbers, not other slots"
-                if changed.counts_steps
-                else f"updater {self.name!r} counts steps for a schedule; a live model keeps its slots: use "
-                "schedules.Constant for one number"
-            )
+        self.check_slots(changed)
         return changed
+
+    def check_slots(self, changed: Updater) -> None:
+        """Refuse what can't take this one's place on a live model.
+
+        Raises:
+            ConfigError: it has other slots.
+        """
+        if changed.slot_names == self.slot_names:
+            return
+        raise ConfigError(
+            f"updater {self.name!r} was made without a schedule, and so nobody has counted the steps; a live model "
+            "can get other numbers, not other slots"
+            if changed.counts_steps
+            else f"updater {self.name!r} counts steps for a schedule; a live model keeps its slots: use "
+            "schedules.Constant for one number"
+        )
 
     def to_content(self) -> dict[str, Any]:
         """Return its numbers as plain data."""

@@ -1,0 +1,154 @@
+"""Where the arrays of one server's models lie: a segment each, or memory; knows no request, thread or clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glintpy.config import Durability
+from glintpy.errors import ModelLost
+from glintpy.protocol.spec import ModelSpec, numbers_text
+from glintpy.storage.arrays import arrays_of, extents_of
+from glintpy.storage.numbers import NUMBERS, NUMBERS_BYTES, Numbers
+from glintpy.storage.segment import MemorySegment, Segment, Store
+from glintpy.storage.shard import Shard
+from glintpy.storage.undo import Undo
+from glintpy.updaters import Updater, named
+
+SUFFIX = ".segment"
+
+
+class WasInMemoryError(ModelLost):
+    """A model whose level is ``memory``, of another process."""
+
+
+class Stores:
+    """Makes and opens the stores of models.
+
+    Attributes:
+        folder: where segments lie; None: in memory only.
+    """
+
+    def __init__(self, folder: Path | None, allow: Sequence[str]) -> None:
+        """Do nothing yet.
+
+        Args:
+            folder: where segments lie; None: in memory only.
+            allow: import paths below which custom updaters may lie.
+        """
+        self.folder = folder
+        self._allow = tuple(allow)
+
+    def path_of(self, model_id: int) -> Path:
+        """Return where a model's segment lies; there is a folder."""
+        assert self.folder is not None, "models in memory have no files"
+        return self.folder / f"{model_id}{SUFFIX}"
+
+    def updater_of(self, spec: ModelSpec, numbers: str | None = None) -> Updater:
+        """Return a model's updater.
+
+        Args:
+            spec: the model's.
+            numbers: other ones than the spec's, as a spec has them.
+
+        Raises:
+            ConfigError: there is none of that name, it is not allowed here, or has other numbers.
+            DTypeError: it can't work with the model's dtype.
+        """
+        content = spec.numbers if numbers is None else json.loads(numbers)
+        updater = named(spec.updater, content, allow=self._allow)
+        updater.check_dtype(spec.numpy_dtype)
+        return updater
+
+    def new(self, description: dict[str, Any], level: Durability) -> Store:
+        """Make room for a model's arrays, all zeros.
+
+        Args:
+            description: what the segment says of it: its id, spec, routing and rows.
+            level: what it survives.
+
+        Raises:
+            NotEnoughMemory: there is none.
+        """
+        spec = ModelSpec.from_content(description["spec"])
+        updater = self.updater_of(spec)
+        lengths = extents_of(arrays_of(spec, updater), int(description["num_rows"]))
+        if self.folder is None:
+            return MemorySegment(lengths)
+        path = self.path_of(int(description["model_id"]))
+        path.unlink(missing_ok=True)  # of a creation that was cut off
+        if level != "memory":
+            if updater.to_content():
+                lengths[NUMBERS] = NUMBERS_BYTES
+            return Segment.make(path, description, lengths)
+        store = MemorySegment(lengths)
+        # An empty file tells the next process that there was such a model: it is lost, not unheard of.
+        Segment.make(path, description, {}).close(clean=False)
+        return store
+
+    def shard_over(self, store: Store, description: dict[str, Any], *, undo: Undo | None) -> Shard:
+        """Return a model over its store.
+
+        Args:
+            store: it has room for the model's arrays.
+            description: what ``new`` was given, or what a segment says.
+            undo: where pushes to it write old values; None: nowhere.
+
+        Raises:
+            ModelLost: the store has no such arrays.
+        """
+        spec, version = (
+            ModelSpec.from_content(description["spec"]),
+            int(description.get("numbers_version", 0)),
+        )
+        if isinstance(store, Segment) and NUMBERS in store.description["extents"]:
+            kept_version, text = _numbers_in(store).read()
+            if kept_version > version:
+                version, spec = kept_version, replace(spec, updater_numbers=text)
+        updater = self.updater_of(spec)
+        num_rows = int(description["num_rows"])
+        values, *slots = (
+            store.extent(array.name, array.dtype, (num_rows, *array.row_shape))
+            for array in arrays_of(spec, updater)
+        )
+        shard = Shard(
+            int(description["model_id"]),
+            spec,
+            int(description["routing"]),
+            values,
+            slots=slots,
+            updater=updater,
+            undo=undo,
+        )
+        shard.numbers_version = version
+        return shard
+
+    def open(self, segment: Segment, *, undo: Undo | None) -> Shard:
+        """Return the model in a segment that survived.
+
+        Raises:
+            ModelLost: it can't be trusted.
+        """
+        if segment.description["durability"] == "memory":
+            raise WasInMemoryError("its level of durability is 'memory'")
+        if not segment.has_survived:
+            raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
+        shard = self.shard_over(segment, segment.description, undo=undo)
+        segment.mark_open()
+        return shard
+
+    def configure(self, store: Store, shard: Shard, updater: Updater, version: int) -> None:
+        """Give a model's updater other numbers, in its store first."""
+        shard.updater.check_slots(updater)
+        if isinstance(store, Segment) and NUMBERS in store.description["extents"]:
+            _numbers_in(store).write(version, numbers_text(updater.to_content()))
+        shard.configure(updater, version)
+
+
+def _numbers_in(segment: Segment) -> Numbers:
+    return Numbers(segment.extent(NUMBERS, np.dtype(np.uint8), (NUMBERS_BYTES,)))
