@@ -77,7 +77,7 @@ EXCEPTIONS = {
     ("glintpy/storage/journal.py", "numpy.dtype(...)"): "a layout that stands there, with one length in it",
     ("glintpy/storage/kernels.py", "numba.from_dtype(...)"): "a model's dtype, from the table",
     (
-        "glintpy/updaters/names.py",
+        "glintpy/brought.py",
         "importlib.import_module(...)",
     ): "custom updaters, below the prefixes that whoever started the process named; none unless told",
 }

@@ -200,7 +200,7 @@ HOMES = {
     "numba": "glintpy/storage/kernels.py",
 }
 
-PURE = ("protocol/", "partitioning/", "storage/", "updaters/")
+PURE = ("protocol/", "partitioning/", "storage/", "updaters/", "functions/")
 IMPURE = {
     "threading",
     "_thread",

@@ -38,7 +38,7 @@ Write = Callable[[str, str], None]
 @pytest.fixture(autouse=True)
 def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin with no class brought, and forget the modules that it imported."""
-    monkeypatch.setattr(names, "_BROUGHT", {})
+    monkeypatch.setattr(names.KINDS, "brought", {})
 
 
 @pytest.fixture
