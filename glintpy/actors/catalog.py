@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import config
+from glintpy.actors.configuring import Configuring
 from glintpy.errors import (
     GlintError,
     ModelExists,
@@ -43,8 +44,10 @@ class Order:
     """Something to ask of a server; the answer comes back through ``Catalog.answered``."""
 
     server_id: str
-    kind: Literal["reserve", "create", "destroy"]
+    kind: Literal["reserve", "create", "destroy", "configure"]
     model_id: int
+    version: int = 0
+    """Of an updater's numbers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +61,10 @@ class Model:
     is_published: bool
     created: float = 0.0
     """Wall seconds since 1970, by the master's clock, for people and for what clears up; 0: nobody noted it."""
+    numbers_version: int = 0
+    """How often its updater's numbers have been changed."""
+    numbers_made: str = ""
+    """The numbers that it was made with, if they have been changed."""
     stage: Literal["reserve", "create", "ready", "destroy"] = "reserve"
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
@@ -98,6 +105,8 @@ class Model:
             "token": self.token,
             "is_published": self.is_published,
             "created": self.created,
+            "numbers_version": self.numbers_version,
+            "numbers_made": self.numbers_made,
         }
 
     @classmethod
@@ -110,6 +119,8 @@ class Model:
             content["token"],
             content["is_published"],
             float(content.get("created", 0.0)),  # registries of earlier masters don't say
+            int(content.get("numbers_version", 0)),
+            str(content.get("numbers_made", "")),
             stage="ready",
         )
 
@@ -168,6 +179,12 @@ class Catalog:
         self._models: dict[int, Model] = {}
         self.orders: deque[Order] = deque()
         """To be sent by the master, in order."""
+        self.configuring = Configuring(
+            save=save,
+            order=lambda model, server_id: self.orders.append(
+                Order(server_id, "configure", model.info.model_id, model.numbers_version)
+            ),
+        )
 
     def restore(self, model: Model) -> None:
         """Take a model from the registry."""
@@ -256,6 +273,23 @@ class Catalog:
                 raise
         return model
 
+    def configure(self, model_id: int, numbers: dict[str, Any], now: float, settle: Settle) -> None:
+        """Change numbers of a live model's updater, on all its servers.
+
+        Args:
+            model_id: the model's.
+            numbers: those that change, by their names.
+            now: the moment.
+            settle: hears the outcome.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ConfigError: it has no such numbers.
+        """
+        model = self.find(model_id=model_id)
+        model.numbers_made = model.numbers_made or model.info.spec.updater_numbers
+        self.configuring.begin(model, numbers, now, settle)
+
     def destroy(self, model_id: int, alive: set[str], now: float, settle: Settle) -> None:
         """End a model on every server that is alive; the others drop it when they come back.
 
@@ -270,6 +304,7 @@ class Catalog:
         """
         model = self.find(model_id=model_id)
         self._drop(model_id)
+        self.configuring.ended(model_id)
         model.stage = "destroy"
         model.deadline = now + CREATION_S
         model.waiting = [settle]
@@ -282,6 +317,9 @@ class Catalog:
     def answered(self, order: Order, error: GlintError | None) -> None:
         """Note a server's answer."""
         model = self._models.get(order.model_id)
+        if order.kind == "configure":
+            self.configuring.answered(model, order, error)
+            return
         if model is None or model.stage != order.kind or order.server_id not in model.pending:
             return
         model.pending.discard(order.server_id)
@@ -306,6 +344,8 @@ class Catalog:
         for the whole step again. One that has done it already just says so. What is to end there it forgets by
         itself, since its answer to joining doesn't list it.
         """
+        ready = [model for model in self._models.values() if model.stage == "ready"]
+        self.configuring.server_joined(server_id, ready)
         for model in list(self._models.values()):
             if model.stage == "destroy" and server_id in model.pending:
                 model.pending.discard(server_id)
@@ -317,6 +357,7 @@ class Catalog:
 
     def tick(self, now: float) -> None:
         """Undo what takes too long."""
+        self.configuring.tick(now)
         for model in list(self._models.values()):
             if model.stage == "destroy" and now >= model.deadline:
                 model.pending.clear()
@@ -341,7 +382,9 @@ class Catalog:
             raise ModelExists(
                 f"there is a model {request.spec.name!r} already; open it, use exist_ok=True, or take another name"
             )
-        difference = request.spec.difference(taken.info.spec)
+        made = replace(taken.info.spec, updater_numbers=taken.numbers_made or taken.info.spec.updater_numbers)
+        # Programs of a job start alike, also after the numbers were changed.
+        difference = request.spec.difference(made) and request.spec.difference(taken.info.spec)
         if difference:
             raise ModelExists(
                 f"there is a model {request.spec.name!r} that differs from what is asked: {difference}"

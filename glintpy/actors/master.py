@@ -18,11 +18,20 @@ from glintpy.actors.outlet import Outlet
 from glintpy.errors import ConfigError, GlintError, ProtocolMismatch, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
-from glintpy.protocol.messages import VERSION, CreateShard, DestroyShard, Done, Failure, Message
+from glintpy.protocol.messages import (
+    VERSION,
+    ConfigureShard,
+    CreateShard,
+    DestroyShard,
+    Done,
+    Failure,
+    Message,
+)
 from glintpy.protocol.messages_master import (
     Beat,
     BeatSeen,
     ClusterState,
+    ConfigureModel,
     CreateModel,
     DestroyModel,
     Join,
@@ -114,18 +123,8 @@ class MasterActor(RequestActor):
             case Leave():
                 self._leave(message, now)
                 return Done(message.request_id, wire.document({}))
-            case CreateModel():
-                return self._create(peer, message, now)
-            case OpenModel():
-                return self._done(
-                    message, self._current(self.catalog.find(name=message.name, model_id=message.model_id))
-                )
-            case PublishModel():
-                return self._done(message, self._current(self.catalog.publish(message.model_id)))
-            case DestroyModel():
-                alive = {server.member_id for server in self.members.alive_servers()}
-                self.catalog.destroy(message.model_id, alive, now, self._settle(peer, message.request_id))
-                return LATER
+            case CreateModel() | OpenModel() | PublishModel() | DestroyModel() | ConfigureModel():
+                return self._about_model(peer, message, now)
             case ClusterState():
                 return self._done(message, self.state(now))
             case Done() | Failure():
@@ -263,6 +262,34 @@ class MasterActor(RequestActor):
 
     # --- models -------------------------------------------------------------------------------------------------
 
+    def _about_model(
+        self,
+        peer: bytes,
+        message: CreateModel | OpenModel | PublishModel | DestroyModel | ConfigureModel,
+        now: float,
+    ) -> Message | Later:
+        match message:
+            case CreateModel():
+                return self._create(peer, message, now)
+            case OpenModel():
+                return self._done(
+                    message, self._current(self.catalog.find(name=message.name, model_id=message.model_id))
+                )
+            case PublishModel():
+                return self._done(message, self._current(self.catalog.publish(message.model_id)))
+            case DestroyModel():
+                alive = {server.member_id for server in self.members.alive_servers()}
+                self.catalog.destroy(message.model_id, alive, now, self._settle(peer, message.request_id))
+                return LATER
+            case ConfigureModel():
+                numbers = wire.content(message.numbers)
+                if not isinstance(numbers, dict):
+                    raise RemoteProtocolError("numbers of an updater have names")
+                self.catalog.configure(message.model_id, numbers, now, self._settle(peer, message.request_id))
+                return LATER
+            case _:
+                raise AssertionError(message)
+
     def _create(self, peer: bytes, message: CreateModel, now: float) -> Later:
         request = Request(
             ModelSpec.from_content(wire.content(message.spec)),
@@ -311,6 +338,9 @@ class MasterActor(RequestActor):
         model = self.catalog.model_of(order)
         if model is None:
             return None
+        if order.kind == "configure":
+            numbers = wire.document(model.info.spec.numbers)
+            return ConfigureShard(request_id, order.model_id, model.numbers_version, numbers)
         return CreateShard(
             request_id,
             order.model_id,

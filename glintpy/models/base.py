@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,6 +19,8 @@ from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Finish, Requester, Target
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning import Layout, Partitioner
+from glintpy.protocol import wire
+from glintpy.protocol.messages_master import ConfigureModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.ties import Tie
 from glintpy.updaters import Updater
@@ -185,6 +188,43 @@ class BigModel:
         """
         limit_s = self._timeout_s if timeout_s is _KEEP else timeout_s
         self._destroy(limit_s, flush_s=limit_s)
+
+    def configure(self, timeout_s: float | None = _KEEP, **numbers: Any) -> None:
+        """Change numbers of the updater on all servers; values and slots stay as they are.
+
+        ::
+
+            model.configure(learning_rate=0.01)
+
+        Returns when every server has them and keeps them. What this process pushed before was applied by the old ones;
+        others' pushes that are under way meanwhile by the old or the new ones. Handles that were there before go on to
+        show the old ones.
+
+        Args:
+            timeout_s: seconds to wait for pushes under way, and then for the master; the client's setting if not given.
+            numbers: of the updater's, by their names.
+
+        Raises:
+            ConfigError: it has no such number, or one out of its range, or one that needs other slots.
+            ModelNotFound: it was destroyed.
+            ServerLost: a server is away; it gets them when it is back, as the others have by now.
+            MasterUnreachable: the master did not answer.
+        """
+        self._check_exists()
+        limit_s = self._timeout_s if timeout_s is _KEEP else timeout_s
+        changed = self._updater.configured(**numbers).to_content()
+        content = {name: changed[name] for name in numbers}
+        runtime = self._tie.runtime()
+        runtime.pushes.wait(limit_s, self._info.model_id)
+        told = runtime.ask_master(
+            lambda request_id: ConfigureModel(request_id, self._info.model_id, wire.document(content)),
+            timeout_s=limit_s,
+        )
+        info = ModelInfo.from_content(told)
+        self._updater = updaters.named(info.spec.updater, info.spec.numbers)
+        self._spec = info.spec
+        self._info = replace(self._info, spec=info.spec)
+        self._target = self._make_target()
 
     def _destroy(self, limit_s: float | None, *, flush_s: float | None) -> None:
         self._check_exists()

@@ -81,9 +81,11 @@ def make_model(
         info = ModelInfo.from_content(_ask(tie, lambda request_id: OpenModel(request_id, 0, spec.name)))
         if difference := spec.difference(info.spec):
             raise ModelExists(f"there is a model {spec.name!r} that differs: {difference}") from None
+    # One that was there may have been given other numbers, or been made when there were other servers.
+    same = updater if numbers_text(updater.to_content()) == info.spec.updater_numbers else None
     if info.spec.partitioner == partitioner.signature and len(info.owners) == partitioner.num_partitions:
-        return kind(tie, info, partitioner, updater)
-    return kind(tie, info, updater=updater)  # one that was there, made when there were other servers
+        return kind(tie, info, partitioner, same)
+    return kind(tie, info, updater=same)
 
 
 def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Updater]:
