@@ -9,18 +9,16 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
-import numpy as np
-
 from glintpy import config
 from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
 from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
+from glintpy.models.consistency import gate_of
 from glintpy.models.group import Group, join_group
 from glintpy.models.making import handle_of, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
-from glintpy.protocol import dtypes, wire
-from glintpy.protocol.messages import ServerStatus
+from glintpy.protocol import dtypes
 from glintpy.protocol.messages_master import ClusterState, OpenModel
 from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, check_name
 from glintpy.ties import Tie, share
@@ -101,6 +99,8 @@ class Client:
         updater: str | Updater = "add",
         finite: bool = False,
         durability: config.Durability | None = None,
+        consistency: str = "async",
+        group: Group | None = None,
     ) -> BigMatrix:
         """Make a matrix on the cluster's servers.
 
@@ -119,6 +119,8 @@ class Client:
             finite: refuse NaN and infinities.
             durability: what an acknowledged push survives: ``"memory"``: nothing; ``"process"``: the end of its
                 server's process; ``"disk"``: a power cut. None: the cluster's level.
+            consistency: of this handle's pulls, ``"async"`` or ``"ssp(k)"``, see ``BigMatrix.with_options``.
+            group: for ``"ssp(k)"``: this program's place among the workers.
 
         Returns:
             A handle; used as a context manager it destroys the model at the end.
@@ -146,6 +148,8 @@ class Client:
             updater=updater,
             finite=finite,
             durability=durability or "",
+            consistency=consistency,
+            group=group,
         )
 
     def vector(
@@ -162,6 +166,8 @@ class Client:
         updater: str | Updater = "add",
         finite: bool = False,
         durability: config.Durability | None = None,
+        consistency: str = "async",
+        group: Group | None = None,
     ) -> BigVector:
         """Make a vector on the cluster's servers.
 
@@ -177,6 +183,8 @@ class Client:
             updater: as of ``matrix``.
             finite: as of ``matrix``.
             durability: as of ``matrix``.
+            consistency: as of ``matrix``.
+            group: as of ``matrix``.
 
         Raises:
             What ``matrix`` raises.
@@ -195,6 +203,8 @@ class Client:
             updater=updater,
             finite=finite,
             durability=durability or "",
+            consistency=consistency,
+            group=group,
         )
 
     def open(
@@ -319,24 +329,7 @@ class Client:
         Raises:
             MasterUnreachable: the master did not answer.
         """
-        state: dict[str, Any] = self._state()
-        runtime = self._tie.runtime()
-        asked = {}
-        for server in state["servers"]:
-            server["holds"] = None
-            if server["state"] == "alive":
-                runtime.link(server["id"], server["address"])
-                asked[server["id"]] = runtime.ask_server(
-                    server["id"],
-                    lambda request_id, _: ServerStatus(request_id),
-                    model_id=None,
-                    timeout_s=timeout_s,
-                )
-        for server in state["servers"]:
-            future = asked.get(server["id"])
-            if future is not None and future.exception() is None:
-                server["holds"] = wire.content(getattr(future.result(), "document", np.empty(0, np.uint8)))
-        return state
+        return self._tie.runtime().cluster_status(timeout_s, master_s=self._tie.settings.timeout_s)
 
     def wait_for_servers(self, n: int, timeout_s: float | None = None) -> None:
         """Return when at least ``n`` servers are alive.
@@ -464,8 +457,11 @@ class Client:
         partitioner: str | Partitioner,
         exist_ok: bool,
         updater: str | Updater,
+        consistency: str,
+        group: Group | None,
         **options: Any,
     ) -> Model:
+        gate_of(consistency, group)  # a mistake is told before anything is made
         spec, updater = with_updater(
             ModelSpec(
                 name,
@@ -477,7 +473,8 @@ class Client:
             ),
             updater,
         )
-        return make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
+        made = make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
+        return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 
 
 def _size(what: str, size: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from glintpy.errors import ConfigError, ModelNotFound
 from glintpy.futures import Future, completed
 from glintpy.models.bundles import pull, push
 from glintpy.models.combining import Combined, without_repeats
+from glintpy.models.consistency import Gate, gate_of
+from glintpy.models.functions import HasFunctions
 from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Finish, Requester, Target
 from glintpy.models.values import check_out, parse_values
@@ -25,11 +27,14 @@ from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.ties import Tie
 from glintpy.updaters import Updater
 
+if TYPE_CHECKING:
+    from glintpy.models.group import Group
+
 _KEEP: Any = object()
 """Where None is a value, this says that nothing was given."""
 
 
-class BigModel:
+class BigModel(HasFunctions):
     """A handle; the values lie on servers.
 
     A handle pickles: in another process it connects when it is first used, one connection a process
@@ -57,6 +62,7 @@ class BigModel:
         self._timeout_s = tie.settings.timeout_s
         self._on_server_lost = tie.settings.on_server_lost
         self._destroyed = False
+        self._gate: Gate | None = None
         self._target = self._make_target()
 
     # --- what it is -----------------------------------------------------------------------------------------------
@@ -142,17 +148,24 @@ class BigModel:
         *,
         timeout_s: float | None = _KEEP,
         on_server_lost: Literal["wait", "raise"] = _KEEP,
+        consistency: str = _KEEP,
+        group: Group | None = None,
     ) -> Self:
         """Return a view of the same model with other settings; it costs nothing.
 
         Args:
             timeout_s: deadline of a request from its call on, in seconds; None waits for ever.
             on_server_lost: whether requests to a lost server wait for its return, or fail at once.
+            consistency: ``"async"``: pulls go at once; ``"ssp(k)"``: the first pull after a tick waits, in the call,
+                until no worker of the group is more than k steps behind this one.
+            group: this program's place among the workers, from ``client.join``.
 
         Raises:
             ConfigError: a setting out of its range.
         """
         view = copy.copy(self)
+        if consistency is not _KEEP:
+            view._gate = gate_of(consistency, group)  # noqa: SLF001 - a copy of this class
         if timeout_s is not _KEEP:
             view._timeout_s = check_timeout(timeout_s)  # noqa: SLF001 - a copy of this class
         if on_server_lost is not _KEEP:
@@ -292,6 +305,8 @@ class BigModel:
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
             return completed(self._nothing(asked, out))
+        if self._gate is not None:
+            self._gate.wait(self._timeout_s)
         return pull(self._tie.runtime(), self._target, asked, out)
 
     def _push(self, asked: Asked, values: Any) -> Future[None]:
@@ -311,6 +326,8 @@ class BigModel:
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
             return completed(self._nothing(asked, out))
+        if self._gate is not None:
+            self._gate.wait(self._timeout_s)
         runtime = self._tie.runtime()
         runtime.outbox.issue()  # what was asked for before comes before
         once = self._without_repeats(asked, parsed)
