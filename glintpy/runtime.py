@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
+
 from glintpy import config
 from glintpy.errors import GlintError, MasterUnreachable, ModelNotFound, ServerLost
 from glintpy.futures import Future
@@ -18,7 +20,7 @@ from glintpy.heart import Heart, Identity, Listeners
 from glintpy.outbox import Outbox
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
-from glintpy.protocol.messages import Bye, Done, Message
+from glintpy.protocol.messages import Bye, Done, Message, ServerStatus
 from glintpy.protocol.messages_master import ClusterState, DestroyModel
 from glintpy.protocol.session import Session
 from glintpy.pushes import OpenPushes
@@ -128,6 +130,11 @@ class Runtime:
         """Have the outbox issued soon."""
         self._endpoint.poke()
 
+    def put_off(self, work: Callable[[], None]) -> None:
+        """Have something done soon, without any lock: also from where an answer is settled; see ``Outbox.put_off``."""
+        self.outbox.put_off(work)
+        self.poke()
+
     def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
         """Receive in the caller's thread while it waits; see ``rpc.Endpoint.wait_for``."""
         self._endpoint.wait_for(is_done, timeout_s)
@@ -187,6 +194,34 @@ class Runtime:
             GlintError: the master's refusal.
         """
         return self.ask_master_later(build, timeout_s=timeout_s).result()
+
+    def cluster_status(self, timeout_s: float, *, master_s: float | None) -> dict[str, Any]:
+        """Return what the master knows, and what each server says that it holds.
+
+        Args:
+            timeout_s: seconds to wait for the servers; one that doesn't answer has ``holds`` None.
+            master_s: seconds to wait for the master.
+
+        Raises:
+            MasterUnreachable: the master did not answer.
+        """
+        state: dict[str, Any] = self.ask_master(ClusterState, timeout_s=master_s)
+        asked = {}
+        for server in state["servers"]:
+            server["holds"] = None
+            if server["state"] == "alive":
+                self.link(server["id"], server["address"])
+                asked[server["id"]] = self.ask_server(
+                    server["id"],
+                    lambda request_id, _: ServerStatus(request_id),
+                    model_id=None,
+                    timeout_s=timeout_s,
+                )
+        for server in state["servers"]:
+            future = asked.get(server["id"])
+            if future is not None and future.exception() is None:
+                server["holds"] = wire.content(getattr(future.result(), "document", np.empty(0, np.uint8)))
+        return state
 
     def destroy_model(self, model_id: int, *, timeout_s: float | None) -> None:
         """Have the master end a model on all servers.
@@ -294,6 +329,7 @@ class Runtime:
                 self._endpoint.say(server_id, Bye(self.new_request_id(), session.session))
         self._heart.stop()
         self._endpoint.close(error or GlintError("the client was closed before this was answered"))
+        self.outbox.issue()  # what these failures led to
         self.pushes.report_unseen()
 
 
