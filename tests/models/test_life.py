@@ -84,7 +84,7 @@ def test_sizes_that_no_machine_can_address_are_shapes_that_dont_exist(client: Cl
     [
         ({"partitioner": "hash"}, "hash"),
         ({"partitions_per_server": 0}, "partitions_per_server"),
-        ({"updater": "adagrad"}, "adagrad"),
+        ({"updater": "adagard"}, "adagard"),
         ({"init": ("cauchy", 0, 1)}, "cauchy"),
         ({"seed": 0.5}, "seed"),
         ({"finite": 1}, "finite"),
