@@ -237,6 +237,7 @@ class Endpoint:
                     self._guest_wakeup.clear()
                     if not self._receive_as_guest(is_done):
                         self._wakeup.set()  # for something that is not a caller's business
+                    self._before_wait()  # an answer may have led to more
         finally:
             self._guest_thread = 0
             self._caller_left = time.monotonic()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from glintpy import config, failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
-from glintpy.protocol.messages import Push
+from glintpy.protocol.messages import Change, Push
 from glintpy.protocol.selection import Selection
 from glintpy.storage.files import Files, empty_folder, is_being_emptied
 from glintpy.storage.journal import Journal
@@ -293,7 +293,7 @@ class Durable:
         )
         self._num_pushes += 1
 
-    def refused(self, message: Push, code: int) -> None:
+    def refused(self, message: Push | Change, code: int) -> None:
         """A push is about to be refused."""
         record = OutcomeRecord(message.session, message.sequence, code)
         self._append_if_room(record, lazily=message.model_id not in self._shards)

@@ -24,6 +24,8 @@ from glintpy.protocol.messages import (
     Applied,
     BeginCut,
     Bye,
+    Change,
+    Compute,
     Gap,
     Hello,
     Message,
@@ -39,7 +41,7 @@ from glintpy.storage.log_format import LogFailed
 
 logger = logging.getLogger("glintpy.actors")
 
-Apply = Callable[[Push], None]
+Apply = Callable[[Push | Change], None]
 Read = Callable[[Pull | Push], np.ndarray]
 
 
@@ -61,6 +63,7 @@ class Receipts:
         self.window_bytes = settings.window_bytes_max
         self.num_requests = 0
         self.num_pulls = 0
+        self.num_computed = 0
         self.num_pushes = 0
         self.num_repeats = 0
         self.num_gaps = 0
@@ -111,8 +114,8 @@ class Receipts:
         session.last_heard = now
         return session
 
-    def push(self, message: Push, now: float, *, apply: Apply, read: Read) -> Message:
-        """Apply one part of a push, exactly once, or say what became of it.
+    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+        """Apply one part of a push or a change, exactly once, or say what became of it.
 
         Args:
             message: the part.
@@ -165,6 +168,19 @@ class Receipts:
         self.num_pulls += 1
         return Values(message.request_id, message.part, self.window_bytes, read(message))
 
+    def compute(self, message: Compute, now: float, *, run: Callable[[Compute], Message]) -> Message:
+        """Run a function on one part, if everything that its client issued before has been handled.
+
+        Raises:
+            GlintError: from the function, or ``Expelled``.
+        """
+        session = self._heard(message, now)
+        if message.after > session.applied:
+            return self._gap(session, message)
+        self._count(session, message)
+        self.num_computed += 1
+        return run(message)
+
     def follows(self, message: BeginCut, now: float) -> Gap | None:
         """Return a gap if something that its client issued before has not arrived.
 
@@ -201,7 +217,7 @@ class Receipts:
         """Forget sessions that have been silent for too long."""
         self._journal.expire(now, older_than_s=self._settings.session_expiry_s)
 
-    def _heard(self, message: Pull | Push | Probe | BeginCut, now: float) -> Session:
+    def _heard(self, message: Pull | Push | Compute | Change | Probe | BeginCut, now: float) -> Session:
         session = self.find(message.session, now)
         self._advance(session, message.floor)
         return session
@@ -211,19 +227,19 @@ class Receipts:
             self.durable.advanced(session.session_id, floor)
         session.advance(floor)
 
-    def _count(self, session: Session, message: Pull | Push) -> None:
+    def _count(self, session: Session, message: Pull | Push | Compute | Change) -> None:
         # Request ids grow, and parts of one request share theirs: so distinct requests are counted.
         if message.request_id > session.highest_request:
             session.highest_request = message.request_id
             self.num_requests += 1
 
-    def _gap(self, session: Session, message: Pull | Push | BeginCut) -> Gap:
+    def _gap(self, session: Session, message: Pull | Push | Compute | Change | BeginCut) -> Gap:
         self.num_gaps += 1
         part = 0 if isinstance(message, BeginCut) else message.part
         return Gap(message.request_id, part, session.applied + 1, self.window_bytes)
 
-    def _receipt(self, message: Push, read: Read) -> Message:
-        if message.wants_values:
+    def _receipt(self, message: Push | Change, read: Read) -> Message:
+        if isinstance(message, Push) and message.wants_values:
             try:
                 return Values(message.request_id, message.part, self.window_bytes, read(message))
             except (GlintError, MemoryError):
@@ -232,7 +248,7 @@ class Receipts:
                 logger.exception("values after a push could not be read")
         return Applied(message.request_id, message.part, self.window_bytes)
 
-    def _repeat(self, session: Session, message: Push, read: Read) -> Message:
+    def _repeat(self, session: Session, message: Push | Change, read: Read) -> Message:
         self.num_repeats += 1
         outcome = session.outcome(message.sequence)
         if outcome == APPLIED:

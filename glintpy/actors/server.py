@@ -16,6 +16,7 @@ import numpy as np
 
 from glintpy import config, failpoints
 from glintpy.actors.base import Inbox, Later, RequestActor
+from glintpy.actors.computing import Computing
 from glintpy.actors.durable import Durable
 from glintpy.actors.held import HeldOutlet
 from glintpy.actors.outlet import Outlet
@@ -26,6 +27,9 @@ from glintpy.protocol import wire
 from glintpy.protocol.messages import (
     BeginCut,
     Bye,
+    Change,
+    Compute,
+    Computed,
     ConfigureShard,
     CreateShard,
     DestroyShard,
@@ -39,6 +43,7 @@ from glintpy.protocol.messages import (
     ReadCut,
     ServerStatus,
     Values,
+    as_fields,
 )
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
@@ -108,6 +113,7 @@ class ServerActor(RequestActor):
         self.journal = journal
         self.shelf = shelf
         self.settings = settings
+        self._computing = Computing(shelf, settings.allow)
         self.control = control
         self.receipts = receipts or Receipts(journal, settings)
         self.receipts.durable = durable
@@ -130,6 +136,10 @@ class ServerActor(RequestActor):
             case Push():
                 self.num_bytes_in += message.values.nbytes + message.rows.nbytes
                 return self.receipts.push(message, now, apply=self._apply, read=self._read)
+            case Change():
+                return self.receipts.push(message, now, apply=self._apply, read=self._read)
+            case Compute():
+                return self.receipts.compute(message, now, run=self._compute)
             case Probe():
                 return self.receipts.probe(message, now)
             case Hello():
@@ -137,22 +147,21 @@ class ServerActor(RequestActor):
             case Bye():
                 self.receipts.bye(message)
                 return None
-            case BeginCut():
-                return self._begin_cut(message, now)
-            case ReadCut():
-                return self._read_cut(message, now)
-            case EndCut():
-                return self._end_cut(message, now)
             case ServerStatus():
                 return Done(message.request_id, wire.document(self.status()))
             case _:
-                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
+                return self._handle_cut(message, now)
 
     def window_bytes(self) -> int:
         """Return the window that answers grant."""
         return self.receipts.window_bytes
 
-    def _apply(self, message: Push) -> None:
+    def _compute(self, message: Compute) -> Message:
+        arrays = self._computing.read(message)
+        return Computed(message.request_id, message.part, self.window_bytes(), *as_fields(arrays))
+
+    def _apply(self, request: Push | Change) -> None:
+        message = request if isinstance(request, Push) else self._computing.push_of(request)
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
         if message.wants_values:
@@ -191,6 +200,17 @@ class ServerActor(RequestActor):
         return values
 
     # --- cuts -----------------------------------------------------------------------------------------------
+
+    def _handle_cut(self, message: Message, now: float) -> Message:
+        match message:
+            case BeginCut():
+                return self._begin_cut(message, now)
+            case ReadCut():
+                return self._read_cut(message, now)
+            case EndCut():
+                return self._end_cut(message, now)
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
 
     def _begin_cut(self, message: BeginCut, now: float) -> Message:
         gap = self.receipts.follows(message, now)
@@ -387,6 +407,7 @@ class ServerActor(RequestActor):
             "requests": receipts.num_requests,
             "pulls": receipts.num_pulls,
             "pushes": receipts.num_pushes,
+            "computed": receipts.num_computed,
             "repeats": receipts.num_repeats,
             "gaps": receipts.num_gaps,
             "malformed": self.num_malformed,

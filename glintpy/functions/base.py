@@ -180,14 +180,26 @@ class Function:
         Raises:
             ShapeError, DTypeError: what doesn't fit.
         """
+        self.check_takes(selected, arrays)
+
+    def check_takes(self, selected: Selected, arrays: tuple[Array, ...]) -> None:
+        """Refuse another dtype, other arguments than ``takes`` says, or some that don't go with the rows.
+
+        Args:
+            selected: what it runs on.
+            arrays: the arguments.
+
+        Raises:
+            ShapeError, DTypeError: what doesn't fit.
+        """
         if selected.dtype.kind not in self.kinds:
             raise DTypeError(f"function {self.name!r} is not for values of {selected.dtype.name}")
         if len(arrays) != len(self.takes):
             wanted = f"the arrays {', '.join(self.takes)}" if self.takes else "no arrays"
             raise ShapeError(f"function {self.name!r} takes {wanted}; {len(arrays)} came")
         for name, array in zip(self.takes, arrays, strict=True):
-            if name in self.by_row and len(array) != selected.num_rows:
-                raise ShapeError(f"{name} has {len(array)} entries for {selected.num_rows} rows")
+            if name in self.by_row and array.shape[:1] != (selected.num_rows,):
+                raise ShapeError(f"{name} has shape {array.shape} for {selected.num_rows} rows")
 
     def to_content(self) -> dict[str, Any]:
         """Return its numbers as plain data."""
@@ -261,6 +273,11 @@ class Changing(Function, ABC):
     """
 
     by_cell: ClassVar[bool] = False
+
+    def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """See ``Function``."""
+        self.check(selected, arrays)
+        return arrays
 
     @abstractmethod
     def change(self, values: Array, arrays: tuple[Array, ...]) -> Array:

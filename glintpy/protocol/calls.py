@@ -93,6 +93,7 @@ class Call:
         deadline: a moment; None waits for ever.
         cost_bytes: what it brings to the server or asks of it: counts against the window.
         model_id: the model it touches, so that a pull follows its own client's pushes.
+        other_model_id: a second one that it touches.
         numbered: it changes something: it has a sequence number and is applied exactly once.
         is_hasty: it fails when its server is lost, rather than wait for its return.
         build_read: for a push that wants values: makes the pull that fetches them when only the receipt of
@@ -106,6 +107,7 @@ class Call:
     deadline: float | None = None
     cost_bytes: int = 0
     model_id: int | None = None
+    other_model_id: int | None = None
     numbered: bool = False
     build_read: Callable[[Stamp], Message] | None = None
     is_hasty: bool = False

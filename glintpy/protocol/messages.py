@@ -208,6 +208,81 @@ class Bye(Message):
     session: bytes = rule(SESSION)
 
 
+# --- functions: client and server -----------------------------------------------------------------------
+
+
+@message
+class Compute(Message):
+    """Client: run a function that reads on one part of a selection."""
+
+    KIND: ClassVar[int] = 12
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    after: int = rule(Int())
+    """As in ``Pull``, of both models."""
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    other_id: int = rule(Int())
+    """The model that ``others`` are of."""
+    other_routing: int = rule(Int())
+    part: int = rule(PART)
+    function: str = rule(Text(256))
+    numbers: Document = rule(Frame(document=True))
+    rows: Array = rule(Frame(index=True))
+    others: Array | None = rule(Frame(index=True, optional=True))
+    first: Array | None = rule(Frame(optional=True))
+    second: Array | None = rule(Frame(optional=True))
+    third: Array | None = rule(Frame(optional=True))
+
+
+@message
+class Computed(Message):
+    """Server: what a function made of one part."""
+
+    KIND: ClassVar[int] = 13
+    part: int = rule(PART)
+    window_bytes: int = rule(Int())
+    first: Array | None = rule(Frame(optional=True))
+    second: Array | None = rule(Frame(optional=True))
+    third: Array | None = rule(Frame(optional=True))
+
+
+@message
+class Change(Message):
+    """Client: run a function that changes values on one part of a selection; numbered as a push is."""
+
+    KIND: ClassVar[int] = 14
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    sequence: int = rule(Int(1))
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    part: int = rule(PART)
+    function: str = rule(Text(256))
+    numbers: Document = rule(Frame(document=True))
+    rows: Array = rule(Frame(index=True))
+    cols: Array | None = rule(Frame(index=True, optional=True))
+    first: Array | None = rule(Frame(optional=True))
+    second: Array | None = rule(Frame(optional=True))
+    third: Array | None = rule(Frame(optional=True))
+
+
+def arrays_in(message: Compute | Computed | Change) -> tuple[Array, ...]:
+    """Return the arrays that go along, up to the first one that is missing."""
+    found: list[Array] = []
+    for array in (message.first, message.second, message.third):
+        if array is None:
+            break
+        found.append(array)
+    return tuple(found)
+
+
+def as_fields(arrays: tuple[Array, ...]) -> tuple[Array | None, Array | None, Array | None]:
+    """Return at most three arrays as the fields in which they travel."""
+    first, second, third = (*arrays, None, None, None)[:3]
+    return first, second, third
+
+
 # --- whole models: client or master to a server ---------------------------------------------------------
 
 

@@ -32,10 +32,12 @@ class Tally:
         kind: whether it changes anything.
         model: the model's name.
         timeout_s: its deadline, for the message.
+        doing: what the request is, for the message; None: a pull or a push.
     """
 
-    def __init__(self, kind: Kind, model: str, *, timeout_s: float | None) -> None:
+    def __init__(self, kind: Kind, model: str, *, timeout_s: float | None, doing: str | None = None) -> None:
         self._kind = kind
+        self._doing = doing or {"pull": "pull from", "push": "push to"}[kind]
         self._model = model
         self._timeout_s = timeout_s
         self._counts: dict[str, dict[str, int]] = defaultdict(
@@ -66,7 +68,7 @@ class Tally:
         if not first.timed_out:
             return self._annotated(first.error, outcome="none")
         error = PullFailed(
-            f"pull from {self._model!r}: no answer from {self._first_address} within {self._timeout_s:g} s "
+            f"{self._doing} {self._model!r}: no answer from {self._first_address} within {self._timeout_s:g} s "
             f"({self._attempts} attempts); see `glintpy status`, or give timeout_s more"
         )
         return self._annotated(error, outcome="none")
@@ -85,15 +87,15 @@ class Tally:
                 for address, counts in self._counts.items()
             )
             unknown = PushOutcomeUnknown(
-                f"push to {self._model!r}: {self._reason(first)}; some parts may be in ({known}). Pull to see, or "
-                "make the update again only if doubling it does no harm"
+                f"{self._doing} {self._model!r}: {self._reason(first)}; some parts may be in ({known}). Pull to see, "
+                "or make the update again only if doubling it does no harm"
             )
             unknown.__cause__ = cause
             return self._annotated(unknown, outcome=outcome)
         # Not a cell changed, and these say so by what they are.
         if isinstance(cause, ModelNotFound | ServerLost | ModelLost):
             return self._annotated(cause, outcome="none")
-        refused = PushRefused(f"push to {self._model!r}: {self._reason(first)}; no cell changed")
+        refused = PushRefused(f"{self._doing} {self._model!r}: {self._reason(first)}; no cell changed")
         refused.__cause__ = cause
         return self._annotated(refused, outcome="none")
 

@@ -27,6 +27,7 @@ from glintpy.protocol.messages import (
     FEATURES,
     VERSION,
     Applied,
+    Computed,
     Done,
     Failure,
     Gap,
@@ -130,7 +131,7 @@ class Session:
                     self._session_lost(Expelled(message.text), now)
             case Gap():
                 self._gapped(message, now)
-            case Values() | Applied() | Failure() | Done():
+            case Values() | Applied() | Computed() | Failure() | Done():
                 self._answered(message)
             case _:
                 pass  # a kind that servers don't send: nothing of ours waits for it
@@ -210,6 +211,8 @@ class Session:
                 self._last_used[call.model_id] = call.sequence
         elif call.model_id is not None:
             call.after = self._last_used.get(call.model_id, 0)
+            if call.other_model_id is not None:
+                call.after = max(call.after, self._last_used.get(call.other_model_id, 0))
 
     def _send(self, call: Call, now: float, encoded: list[tuple[list[wire.Buffer], int]]) -> None:
         try:
@@ -329,7 +332,7 @@ class Session:
         self.in_flight_bytes = 0
         self._next_deadline = float("inf")
 
-    def _answered(self, message: Values | Applied | Failure | Done) -> None:
+    def _answered(self, message: Values | Applied | Computed | Failure | Done) -> None:
         call = self._open.get((message.request_id, getattr(message, "part", 0)))
         if call is None:
             return

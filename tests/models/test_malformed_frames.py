@@ -186,7 +186,19 @@ def test_malformed_messages_do_not_fill_the_log(
 
 # --- what is not for a server ------------------------------------------------------------------------------
 
-FOR_SERVERS = {"Hello", "Pull", "Push", "Probe", "Bye", "BeginCut", "ReadCut", "EndCut", "ServerStatus"}
+FOR_SERVERS = {
+    "Hello",
+    "Pull",
+    "Push",
+    "Compute",
+    "Change",
+    "Probe",
+    "Bye",
+    "BeginCut",
+    "ReadCut",
+    "EndCut",
+    "ServerStatus",
+}
 OTHERS = {name: kind for kind in message_types().values() if (name := kind.__name__) not in FOR_SERVERS}
 
 

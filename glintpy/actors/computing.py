@@ -1,0 +1,83 @@
+"""Functions on a server: from a message to a function that is allowed here, and to what it makes; no thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from glintpy import config, functions
+from glintpy.actors.shelf import Shelf
+from glintpy.errors import ConfigError, RemoteProtocolError
+from glintpy.functions import Answer, Changing, Function, Reading
+from glintpy.protocol import wire
+from glintpy.protocol.messages import Change, Compute, Push, arrays_in
+from glintpy.protocol.selection import Selection
+from glintpy.storage import calling
+
+
+class Computing:
+    """Runs what messages name.
+
+    Args:
+        shelf: the models.
+        allow: import paths below which custom functions may lie.
+    """
+
+    def __init__(self, shelf: Shelf, allow: Sequence[str]) -> None:
+        self._shelf = shelf
+        self._allow = tuple(allow)
+
+    def read(self, message: Compute) -> Answer:
+        """Return what a reading function makes of one part.
+
+        Raises:
+            GlintError: no such function or model, or what doesn't fit.
+        """
+        shard = self._shelf.shard(message.model_id, routing=message.routing)
+        function = self._function(message)
+        if not isinstance(function, Reading):
+            raise ConfigError(f"function {message.function!r} changes values: it is asked for by a Change")
+        other = None
+        if message.others is not None:
+            second = self._shelf.shard(message.other_id, routing=message.other_routing)
+            other = (second, Selection(message.others))
+        return calling.read(function, shard, Selection(message.rows), arrays_in(message), other)
+
+    def push_of(self, message: Change) -> Push:
+        """Return the push that a change comes to: what the values become is assigned, and so it is logged.
+
+        Raises:
+            GlintError: no such function or model, or what doesn't fit.
+        """
+        shard = self._shelf.shard(message.model_id, routing=message.routing)
+        function = self._function(message)
+        if not isinstance(function, Changing):
+            raise ConfigError(f"function {message.function!r} changes nothing: it is asked for by a Compute")
+        selection = Selection(message.rows, message.cols)
+        return Push(
+            message.request_id,
+            message.session,
+            message.floor,
+            message.sequence,
+            message.model_id,
+            message.routing,
+            message.part,
+            wants_values=False,
+            assign=True,
+            array=0,
+            paired=False,
+            rows=message.rows,
+            cols=message.cols,
+            values=calling.changed(function, shard, selection, arrays_in(message)),
+        )
+
+    def _function(self, message: Compute | Change) -> Function:
+        # A few numbers: a text of megabytes would hold up everybody while it is read.
+        if message.numbers.nbytes > config.HEADER_BYTES_MAX:
+            raise RemoteProtocolError(
+                f"numbers of {message.numbers.nbytes} bytes; at most {config.HEADER_BYTES_MAX} are read"
+            )
+        numbers: Any = wire.content(message.numbers)
+        if not isinstance(numbers, dict):
+            raise RemoteProtocolError("the numbers of a function are a JSON object")
+        return functions.named(message.function, numbers, allow=self._allow)

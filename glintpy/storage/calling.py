@@ -1,0 +1,148 @@
+"""Runs functions over a shard's values, and trusts neither their arguments nor what they return; knows no message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glintpy import config
+from glintpy.errors import ConfigError, RemoteFailure, ShapeError
+from glintpy.functions.base import ARRAYS_MAX, Answer, Changing, Piece, Reading, Selected
+from glintpy.protocol import dtypes
+from glintpy.protocol.selection import Selection, is_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glintpy.functions.base import Array
+    from glintpy.storage.shard import Shard
+
+_ROWS_MAX = config.FRAME_BYTES_MAX // 8
+"""Rows without columns have no bytes by which they could be limited."""
+
+
+def read(
+    function: Reading,
+    shard: Shard,
+    selection: Selection,
+    arrays: tuple[Array, ...],
+    other: tuple[Shard, Selection] | None = None,
+) -> Answer:
+    """Run a reading function on some whole rows.
+
+    Args:
+        function: which.
+        shard: of the model.
+        selection: server rows; more than a frame's bytes only if it is one row.
+        arrays: the arguments for them.
+        other: the second model and as many rows of it.
+
+    Returns:
+        Arrays that no later push changes.
+
+    Raises:
+        GlintError: what doesn't fit, or what the function says.
+        RemoteFailure: it returned something that isn't an answer.
+    """
+    values = _rows_of(shard, selection)
+    others = None
+    if other is not None:
+        others = _rows_of(*other)
+        if others.shape != values.shape:
+            raise ShapeError(f"other rows of shape {others.shape} for rows of shape {values.shape}")
+    selected = _selected(shard, selection, len(values))
+    _check(function, selected, arrays)
+
+    def slot(name: str) -> Array:
+        if name not in shard.updater.slot_names:
+            raise ConfigError(f"updater {shard.updater.name!r} keeps no slot {name!r:.80}")
+        return shard.pull(selection, array=1 + shard.updater.slot_names.index(name))
+
+    answer = _run(lambda: function.read(Piece(values, arrays, others, slot)))
+    return _checked(function, answer, [*shard.arrays, *(other[0].arrays if other else ())])
+
+
+def changed(function: Changing, shard: Shard, selection: Selection, arrays: tuple[Array, ...]) -> Array:
+    """Return what a changing function makes of what is selected; nothing is stored.
+
+    Args:
+        function: which.
+        shard: of the model.
+        selection: server rows, and columns if the function works cell by cell.
+        arrays: the arguments for them.
+
+    Raises:
+        GlintError: what doesn't fit, or what the function says.
+        RemoteFailure: it returned something that can't be these cells.
+    """
+    if selection.cols is not None and not function.by_cell:
+        raise ShapeError(f"function {function.name!r} changes whole rows, not columns")
+    values = shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
+    shape, dtype = values.shape, values.dtype
+    _check(function, _selected(shard, selection, len(values)), arrays)
+    new = _run(lambda: function.change(values, arrays))
+    if not isinstance(new, np.ndarray) or new.shape != shape or new.dtype != dtype:
+        found = f"{new.dtype.name} {new.shape}" if isinstance(new, np.ndarray) else type(new).__name__
+        raise RemoteFailure(
+            f"function {function.name!r} made {found} of {dtype.name} {shape}; it keeps dtype and shape"
+        )
+    return np.ascontiguousarray(new)
+
+
+def _rows_of(shard: Shard, selection: Selection) -> Array:
+    """Return whole rows, read-only: those of one piece as they lie there, others as a copy."""
+    rows = selection.rows
+    num_rows = shard.check_pull(selection, None)[0]
+    if num_rows != 1:
+        shard.check_pull(selection, config.FRAME_BYTES_MAX)
+    if num_rows > _ROWS_MAX:
+        raise ShapeError(f"{num_rows} rows are too many for one part; at most {_ROWS_MAX} are taken")
+    if is_slices(rows) and len(rows) == 1 and rows[0, 2] == 1:
+        start, stop, _ = rows[0].tolist()
+        values = shard.values[start:stop]
+    else:
+        values = shard.pull(selection)
+    values.flags.writeable = False
+    return values
+
+
+def _selected(shard: Shard, selection: Selection, num_rows: int) -> Selected:
+    spec = shard.spec
+    num_cols = spec.num_cols if selection.cols is None else selection.shape(spec.num_cols)[1]
+    return Selected(num_rows, num_cols, spec.numpy_dtype, spec.finite)
+
+
+def _check(function: Reading | Changing, selected: Selected, arrays: tuple[Array, ...]) -> None:
+    _run(lambda: function.check(selected, arrays))
+
+
+def _run(work: Callable[[], Any]) -> Any:
+    try:
+        with np.errstate(all="ignore"):
+            return work()
+    except SystemExit as error:
+        # A server is not a function's to end.
+        raise RemoteFailure(f"a function ended by {error!r}") from error
+
+
+def _checked(function: Reading, answer: Any, stored: list[Array]) -> Answer:
+    if not isinstance(answer, tuple) or len(answer) > ARRAYS_MAX:
+        raise RemoteFailure(
+            f"function {function.name!r} returns a tuple of at most {ARRAYS_MAX} arrays, not {type(answer).__name__}"
+        )
+    found = []
+    for array in answer:
+        if not isinstance(array, np.ndarray) or array.ndim not in {1, 2} or array.dtype not in dtypes.CODE_OF:
+            shown = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise RemoteFailure(
+                f"function {function.name!r} returns arrays of numbers of one or two dimensions, not {shown}"
+            )
+        if array.nbytes > config.FRAME_BYTES_MAX:
+            raise RemoteFailure(
+                f"function {function.name!r} returns {array.nbytes} bytes; {config.FRAME_BYTES_MAX} travel"
+            )
+        # An answer may wait for its socket, and the values must not change meanwhile.
+        shared = any(np.may_share_memory(array, each) for each in stored)
+        found.append(np.array(array, order="C", copy=True) if shared else np.ascontiguousarray(array))
+    return tuple(found)
