@@ -2,12 +2,13 @@
 
 In a server: pushes of 1,000 rows of 128 to one shard, by each updater, interleaved with a plain add, under an undo
 record as at level ``process`` and without. Through a cluster: the same pushes, and small ones of one row, with 64
-under way.
+under way: pushes a second, and what each costs the server's process in CPU time, all included.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -88,23 +89,39 @@ def pushes_per_s(model: Any, keys: list[NDArray[Any]], values: NDArray[Any], sec
     return count / (time.perf_counter() - start)
 
 
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def through_a_cluster(seconds: float) -> None:
-    """Print pushes a second by updater and size, and their share of a plain add's."""
+    """Print pushes a second by updater and size, what each costs the server, and both beside a plain add's."""
     random = np.random.default_rng(2)
     with glintpy.LocalCluster(1) as cluster, cluster.client() as client:
+        (server,) = cluster.servers
         for words, num_rows in (("one row", 1), ("1,000 rows", PUSHED)):
             keys = [np.sort(random.choice(NUM_ROWS, num_rows, replace=False)) for _ in range(64)]
             values = random.normal(size=(num_rows, NUM_COLS)).astype(np.float32)
-            base = 0.0
+            base: tuple[float, float] | None = None
             print(
                 f"pushes/s of {words} of {NUM_COLS} float32, {IN_FLIGHT} under way, one server, one client:"
             )
             for name in ("add", "sgd", "adagrad", "adam"):
                 with client.matrix(NUM_ROWS, NUM_COLS, dtype="float32", updater=name) as model:
                     pushes_per_s(model, keys, values, max(2.0, seconds))  # the loops are compiled meanwhile
-                    found = statistics.median(pushes_per_s(model, keys, values, seconds) for _ in range(3))
-                base = base or found
-                print(f"  {name:10} {found:8.0f}  {found / base:5.2f} x add")
+                    rates, costs = [], []
+                    for _ in range(3):
+                        began, used = time.perf_counter(), cpu_s(server.pid)
+                        rates.append(pushes_per_s(model, keys, values, seconds))
+                        lasted = time.perf_counter() - began
+                        costs.append((cpu_s(server.pid) - used) / (rates[-1] * lasted))
+                rate, cost = statistics.median(rates), statistics.median(costs)
+                base = base or (rate, cost)
+                print(
+                    f"  {name:10} {rate:8.0f}  {rate / base[0]:5.2f} x add   {cost * 1e6:6.0f} us of the server's  "
+                    f"{cost / base[1]:5.2f} x add"
+                )
 
 
 def main() -> None:

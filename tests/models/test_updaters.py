@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from glintpy import PushBuffer
 from glintpy.errors import ConfigError, DTypeError, ShapeError
 from glintpy.models.base import BigModel
 from glintpy.models.matrix import BigMatrix
@@ -249,3 +250,29 @@ def test_a_program_may_make_what_is_there_already_if_the_numbers_agree(served: S
             client.matrix(3, 3, name="shared", updater="adagrad", exist_ok=True)
         opened = client.open("shared")
         assert opened.updater == Adagrad(learning_rate=0.5)
+
+
+@pytest.mark.parametrize("name", ["assign", "max", "mean"])
+@pytest.mark.parametrize("max_bytes", [1, 4096])
+def test_a_buffer_keeps_the_order_and_the_updaters_own_rule(
+    served: Served, name: str, max_bytes: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    with served.client.matrix(9, 4, dtype="float32", updater=UPDATERS[name]) as m:
+        reference = Updated(np.zeros((9, 4), np.float32), UPDATERS[name])
+        with PushBuffer(m, max_bytes=max_bytes) as buffer:
+            for turn in range(60):
+                rows = random.integers(0, 9, 3)
+                cols = random.integers(0, 4, 3) if turn % 7 == 0 else None
+                deltas = eighths(random, 3 if cols is not None else (3, 4), "float32")
+                buffer.push(rows, deltas, cols=cols)
+                reference.push(rows, deltas, cols)
+        check_equal(m, reference)
+
+
+def test_gradients_that_were_gathered_are_one_step(served: Served) -> None:
+    with served.client.vector(4, updater=Adagrad(learning_rate=1.0)) as v:
+        with PushBuffer(v) as buffer:
+            for _ in range(4):
+                buffer.push([2], 0.5)
+        assert v.pull_slot("sum_of_squares").result().tolist() == [0, 0, 4.0, 0]
