@@ -17,6 +17,7 @@ from glintpy.protocol.messages import (
     Applied,
     BeginCut,
     Bye,
+    Change,
     Gap,
     Hello,
     Message,
@@ -67,7 +68,7 @@ class Server:
         pull = Pull(next(self._request_ids), session, floor, after, 1, 1, 5, 0, False, rows, None)
         return self.receipts.pull(pull, 0.0, read=self._read)
 
-    def _apply(self, message: Push) -> None:
+    def _apply(self, message: Push | Change) -> None:
         if self.error is not None:
             raise self.error
         self.applied.append(message.sequence)

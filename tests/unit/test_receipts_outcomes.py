@@ -8,7 +8,7 @@ import pytest
 from glintpy import config
 from glintpy.actors.receipts import Receipts
 from glintpy.errors import Expelled, RemoteFailure
-from glintpy.protocol.messages import Applied, Hello, Pull, Push, Values
+from glintpy.protocol.messages import Applied, Change, Hello, Pull, Push, Values
 from glintpy.storage.journal import Journal
 
 ROWS = np.array([0], dtype=np.int64)
@@ -26,11 +26,25 @@ class Desk:
 
     def push(self, sequence: int, floor: int, *, wants_values: bool = False) -> object:
         message = Push(
-            sequence, self.session, floor, sequence, 1, 1, 0, wants_values, False, 0, False, ROWS, None, VALUES
+            sequence,
+            self.session,
+            floor,
+            sequence,
+            1,
+            1,
+            0,
+            wants_values,
+            False,
+            0,
+            False,
+            ROWS,
+            None,
+            VALUES,
         )
         return self.receipts.push(message, 0.0, apply=self.apply, read=self.read)
 
-    def apply(self, message: Push) -> None:
+    def apply(self, message: Push | Change) -> None:
+        assert isinstance(message, Push)
         self.total += int(message.values.sum())
 
     def read(self, message: Pull | Push) -> np.ndarray:
