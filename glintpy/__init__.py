@@ -58,7 +58,7 @@ from glintpy.errors import (
 )
 
 if TYPE_CHECKING:
-    from glintpy import partitioning
+    from glintpy import partitioning, updaters
     from glintpy.client import Client
     from glintpy.cluster import LocalCluster, local
     from glintpy.futures import Future, gather
@@ -118,6 +118,7 @@ __all__ = [
     "gather",
     "local",
     "partitioning",
+    "updaters",
 ]
 
 _HOMES = {
@@ -139,8 +140,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "partitioning":
-        return import_module("glintpy.partitioning")
+    if name in {"partitioning", "updaters"}:
+        return import_module(f"glintpy.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -76,7 +76,7 @@ ERRORS = (
     "WorkersMissing",
 )
 
-NOT_CLASSES = {"__version__", "partitioning"}
+NOT_CLASSES = {"__version__", "partitioning", "updaters"}
 
 SIGNATURES = {
     "Client.matrix": ["rows", "cols"],
