@@ -60,7 +60,9 @@ class Dot(Reading):
         if rows_b.shape != (selected.num_rows,):
             raise ShapeError(f"rows_b has shape {rows_b.shape} for {selected.num_rows} rows")
         if other.width != selected.width or (other.num_cols is None) != (selected.num_cols is None):
-            raise ShapeError(f"rows of {selected.width} cells and rows of {other.width} have no product")
+            raise ShapeError(
+                f"rows of {selected.width} cells and rows of {other.width} cells have no product"
+            )
         if rows_b.size and (int(rows_b.min()) < 0 or int(rows_b.max()) >= other.num_rows):
             position = int(np.flatnonzero((rows_b < 0) | (rows_b >= other.num_rows))[0])
             raise KeyRangeError(

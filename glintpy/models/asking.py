@@ -100,6 +100,8 @@ class Cutting:
     def cells(self) -> list[tuple[int, Part]]:
         """Return (server, part) of a selection for a function that works cell by cell: wide rows are cut, too."""
         target = self._target
+        if target.num_cols == 0:
+            return []
         parts = self._parts(num_cols=target.num_cols, item_bytes=target.dtype.itemsize)
         return [(share.server, part) for share, part in parts]
 

@@ -1,0 +1,470 @@
+"""Functions on servers against numpy, on several servers, in many pieces, and under every partitioner."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glintpy import BigMatrix, BigVector, Client, LocalCluster, config
+from glintpy.errors import (
+    ConfigError,
+    DTypeError,
+    KeyRangeError,
+    ModelError,
+    ModelNotFound,
+    ShapeError,
+)
+from glintpy.functions import Changing, Reading
+from glintpy.functions.nearest import best_of
+from glintpy.protocol.dtypes import NAMES
+from glintpy.testing.reference import PARTITIONERS, partitioner_of
+
+NUM_ROWS, NUM_COLS = 157, 6
+
+
+@pytest.fixture(scope="module", params=["local", "tcp"])
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    with LocalCluster(3, scheme=request.param) as cluster, cluster.client() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut small models into many pieces."""
+    monkeypatch.setattr(config, "PART_BYTES", 1024)
+
+
+def some_values(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Numbers whose sums and products are exact in any order, with ties and zeros."""
+    if dtype == "bool":
+        return random.random(shape) < 0.4
+    low = 0 if dtype.startswith("u") else -9
+    whole = random.integers(low, 10, shape)
+    return (whole / 4 if dtype.startswith("float") else whole).astype(dtype)
+
+
+def both(
+    client: Client, random: np.random.Generator, dtype: str, partitioner: str
+) -> list[tuple[Any, NDArray[Any]]]:
+    """Return a matrix and a vector, each with what it holds; two partitions a server."""
+    chosen = partitioner_of(partitioner, NUM_ROWS)
+    more = {"partitioner": chosen, "dtype": dtype}
+    if partitioner != "custom":
+        more["partitions_per_server"] = 2
+    matrix = client.matrix(NUM_ROWS, NUM_COLS, **more)
+    vector = client.vector(NUM_ROWS, **more)
+    found: list[tuple[Any, NDArray[Any]]] = []
+    for model in (matrix, vector):
+        values = some_values(random, model.shape, dtype)
+        model.push(None, values)
+        found.append((model, values))
+    return found
+
+
+def wide(values: NDArray[Any]) -> NDArray[Any]:
+    """Values in the dtype that sums are made in."""
+    return values.astype({"f": "float64", "u": "uint64"}.get(values.dtype.kind, "int64"))
+
+
+def same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def end(models: list[tuple[Any, NDArray[Any]]]) -> None:
+    for model, _ in models:
+        model.destroy()
+
+
+CASES = [
+    *zip(NAMES, itertools.cycle(PARTITIONERS)),
+    *(("float32", partitioner) for partitioner in PARTITIONERS),
+]
+"""Each dtype under one partitioner, and one under all."""
+
+by_dtype = pytest.mark.parametrize(
+    ("client", "dtype", "partitioner"),
+    [
+        *(("local", *case) for case in sorted(set(CASES))),
+        ("tcp", "float32", "custom"),
+        ("tcp", "uint16", "cyclic"),
+    ],
+    indirect=["client"],
+    scope="module",
+)
+by_partitioner = pytest.mark.parametrize("partitioner", PARTITIONERS)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+@by_dtype
+def test_reductions_are_numpy_s(client: Client, dtype: str, partitioner: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    models = both(client, random, dtype, partitioner)
+    for model, held in models:
+        for rows in (None, slice(None, None, -2), [5, 1, 5, 156]):
+            values = held[slice(None) if rows is None else rows]
+            for axis in (None, 0, 1)[: 1 + values.ndim]:
+                same(model.sum(axis, rows=rows).result(), wide(values).sum(axis))
+                same(model.mean(axis, rows=rows).result(), values.astype("float64").mean(axis))
+                same(model.min(axis, rows=rows).result(), values.min(axis))
+                same(model.max(axis, rows=rows).result(), values.max(axis))
+                counts = np.asarray(np.count_nonzero(values, axis), "int64")[()]
+                same(model.count_nonzero(axis, rows=rows).result(), counts)
+            assert model.argmax(rows=rows).result() == values.argmax()
+            two = values.astype("float64").reshape(len(values), -1)
+            same(model.norms(rows=rows).result(), np.sqrt((two * two).sum(1)))
+            same(model.call("take", rows=rows).result(), values)
+            counts, edges = model.histogram(7, low=-2, high=2.5, rows=rows).result()
+            expected = np.histogram(values.astype("float64"), 7, (-2, 2.5))
+            same(counts, expected[0].astype("int64"))
+            same(edges, expected[1])
+    end(models)
+
+
+@by_dtype
+def test_the_nearest_rows_are_the_best_by_score_and_then_by_place(
+    client: Client, dtype: str, partitioner: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    models = both(client, random, dtype, partitioner)
+    for model, held in models:
+        two = held.astype("float64").reshape(NUM_ROWS, -1)
+        query = random.integers(-3, 4, two.shape[1])
+        for rows in (None, slice(140, 2, -3), [9, 4, 4, 100]):
+            places = np.arange(NUM_ROWS) if rows is None else np.arange(NUM_ROWS)[rows]
+            scores = two[places] @ query
+            for k in (1, 4, 60, 400):
+                order = np.lexsort((np.arange(len(places)), -scores))[:k]
+                keys, found = model.top_k(query, k, rows=rows).result()
+                same(keys, places[order])
+                same(found, scores[order])
+            norms = np.sqrt((two[places] ** 2).sum(1)) * np.sqrt((query**2).sum())
+            with np.errstate(invalid="ignore"):
+                cosines = np.where(norms == 0, 0, scores / norms)
+            keys, found = model.top_k(query, 5, metric="cosine", rows=rows).result()
+            np.testing.assert_allclose(found, np.sort(cosines)[::-1][:5], rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(
+                dict(zip(places.tolist(), cosines, strict=True))[keys[0]], found[0], rtol=1e-12, atol=1e-12
+            )
+    end(models)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other_dtype", "partitioner"),
+    [
+        ("float64", "float32", "range"),
+        ("float16", "int16", "cyclic"),
+        ("uint16", "uint8", "custom"),
+        ("uint64", "int8", "cyclic"),
+        ("bool", "int32", "range"),
+        ("int64", "int64", "custom"),
+    ],
+)
+def test_products_of_pairs_are_the_same_wherever_the_rows_lie(
+    client: Client, dtype: str, other_dtype: str, partitioner: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    models, others = both(client, random, dtype, partitioner), both(client, random, other_dtype, "range")
+    for (model, held), (other, other_held) in zip(models, others, strict=True):
+        ways = {
+            "many with many": (random.integers(0, NUM_ROWS, 90), random.integers(0, NUM_ROWS, 90)),
+            "one with many": (np.full(150, 7), random.integers(0, NUM_ROWS, 150)),
+            "many with one": (random.integers(0, NUM_ROWS, 150), np.full(150, 31)),
+            "few": ([3], [150]),
+            "with themselves": (np.arange(20), np.arange(20)),
+            "none": ([], []),
+        }
+        for rows_a, rows_b in ways.values():
+            a, b = np.asarray(rows_a, int), np.asarray(rows_b, int)
+            first = wide(held).reshape(NUM_ROWS, -1)
+            same(model.dot(rows_a, rows_b).result(), (first[a] * first[b]).sum(1, dtype=first.dtype))
+            second = wide(other_held).reshape(NUM_ROWS, -1)
+            kinds = {first.dtype.kind, second.dtype.kind}
+            joint = first.dtype if len(kinds) == 1 else np.dtype("float64" if "f" in kinds else "int64")
+            expected = (first[a].astype(joint) * second[b].astype(joint)).sum(1)
+            same(model.dot(rows_a, rows_b, other).result(), expected)
+    end([*models, *others])
+
+
+@by_partitioner
+def test_samples_have_the_shares_that_weights_say_and_repeat_by_their_seed(
+    client: Client, partitioner: str
+) -> None:
+    vector = client.vector(NUM_ROWS, dtype="int32", partitioner=partitioner_of(partitioner, NUM_ROWS))
+    weights = np.arange(NUM_ROWS) % 5
+    vector.push(None, weights)
+    n = 40_000
+    for power in (1.0, 0.5, 0.0):
+        drawn = vector.sample(n, seed=7, power=power).result()
+        shares = np.where(weights > 0, weights**power, 0.0)
+        expected = n * shares / shares.sum()
+        counts = np.bincount(drawn, minlength=NUM_ROWS)
+        assert drawn.dtype == np.int64
+        assert not counts[weights == 0].any()
+        # Of so many draws each count is within six of its standard deviations.
+        assert (np.abs(counts - expected) <= 6 * np.sqrt(expected) + 1).all()
+        same(vector.sample(n, seed=7, power=power).result(), drawn)
+    assert not np.array_equal(vector.sample(50, seed=1).result(), vector.sample(50, seed=2).result())
+    assert not np.array_equal(vector.sample(50).result(), vector.sample(50).result())
+    some = vector.sample(200, seed=3, rows=[4, 9, 3]).result()
+    assert set(some.tolist()) == {4, 9, 3}
+    assert vector.sample(0).result().tolist() == []
+    with client.matrix(4, 2) as matrix:
+        matrix.push([1, 3], [[3, 4], [0, 0.001]])
+        counts = np.bincount(matrix.sample(1000, seed=5).result(), minlength=4)
+        assert counts[1] > 900
+        assert counts[0] == counts[2] == 0
+    vector.destroy()
+
+
+def test_what_can_not_be_weights_is_named(client: Client) -> None:
+    with client.vector(NUM_ROWS, partitioner="cyclic") as vector:
+        with pytest.raises(ModelError, match=r"add up to 0\.0"):
+            vector.sample(3).result()
+        vector.push(101, np.nan)
+        with pytest.raises(ModelError, match="row 101 has a weight that is negative, NaN or infinite"):
+            vector.sample(3).result()
+        vector.fill(1, rows=101)
+        vector.push(55, -2)
+        with pytest.raises(ModelError, match="row 55 "):
+            vector.sample(3).result()
+
+
+def test_nan_is_the_least_extreme_and_the_worst_neighbour(client: Client) -> None:
+    with client.matrix(NUM_ROWS, 2, partitioner="cyclic", dtype="float32") as matrix:
+        values = np.ones((NUM_ROWS, 2), "float32")
+        values[[90, 40]] = [[1, np.nan], [np.nan, 2]]
+        values[8], values[120] = np.inf, -np.inf
+        matrix.push(None, values)
+        assert np.isnan(matrix.sum().result())
+        assert np.isnan(matrix.min().result())
+        assert np.isnan(matrix.max().result())
+        same(matrix.max(1).result(), values.max(1))
+        assert matrix.argmax().result() == 80 == values.argmax()
+        keys, scores = matrix.top_k([1, 1], NUM_ROWS).result()
+        assert keys[0] == 8
+        assert keys[-3] == 120
+        assert keys[-2:].tolist() == [40, 90]
+        assert np.isnan(scores[-2:]).all()
+        assert matrix.count_nonzero().result() == 2 * NUM_ROWS
+        counts, _ = matrix.histogram(1, low=0, high=5).result()
+        assert counts.tolist() == [2 * NUM_ROWS - 6]
+
+
+def test_integers_wrap_where_numpy_s_do(client: Client) -> None:
+    with client.vector(NUM_ROWS, dtype="int64") as vector:
+        vector.fill(2**62)
+        assert vector.sum().result() == np.full(NUM_ROWS, 2**62).sum()
+        vector.scale(3).result()
+        same(vector.pull().result(), np.full(NUM_ROWS, 2**62) * np.int64(3))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(0, 3), (3, 0), (0, 0)])
+def test_empty_models_have_sums_of_nothing(client: Client, rows: int, cols: int) -> None:
+    with client.matrix(rows, cols, dtype="float32") as matrix:
+        nothing = np.empty((rows, cols), "float32")
+        for axis in (None, 0, 1):
+            same(matrix.sum(axis).result(), nothing.sum(axis, dtype="float64"))
+            same(
+                matrix.count_nonzero(axis).result(), np.asarray(np.count_nonzero(nothing, axis), "int64")[()]
+            )
+            with np.errstate(all="ignore"):
+                assert np.isnan(matrix.mean(axis).result()).all()
+        same(matrix.norms().result(), np.zeros(rows))
+        with pytest.raises(ShapeError, match=f"nothing has no argmax: {rows} rows of {cols} cells"):
+            matrix.argmax()
+        with pytest.raises(ShapeError, match="nothing has no min"):
+            matrix.min()
+        keys, scores = matrix.top_k(np.ones(cols), 2).result()
+        same(keys, np.arange(min(rows, 2)))
+        same(scores, np.zeros(min(rows, 2)))
+        same(matrix.dot([], []).result(), np.empty(0))
+        for change in (matrix.scale(2), matrix.fill(1), matrix.clip(0, 1)):
+            assert change.result() is None
+
+
+def test_an_empty_selection_asks_for_nothing(client: Client) -> None:
+    with client.matrix(5, 3, init=1) as matrix:
+        assert matrix.sum(rows=[]).result() == 0
+        assert matrix.norms(rows=slice(2, 2)).result().tolist() == []
+        with pytest.raises(ShapeError, match="can't be drawn from none"):
+            matrix.sample(1, rows=[])
+        matrix.fill(7, rows=[]).result()
+        assert matrix.sum().result() == 15
+
+
+def test_functions_see_what_their_client_pushed_before(client: Client) -> None:
+    with client.vector(NUM_ROWS, dtype="int64") as first, client.vector(NUM_ROWS, dtype="int64") as second:
+        keys = np.arange(NUM_ROWS)
+        for count in range(1, 30):
+            first.push(keys, 1)
+            total = first.sum()
+            second.push(keys, 2)
+            products = first.dot(keys, keys, second)
+            first.scale(1)
+            assert total.result() == count * NUM_ROWS
+            assert products.result().tolist() == [2 * count * count] * NUM_ROWS
+        first.scale(10)
+        assert first.pull(3).result() == 290
+
+
+# --- changing -------------------------------------------------------------------------------------------------
+
+
+@by_dtype
+def test_changes_are_numpy_s(client: Client, dtype: str, partitioner: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    models = both(client, random, dtype, partitioner)
+    for model, held in models:
+        if dtype != "bool":
+            model.scale(3)
+            np.multiply(held, held.dtype.type(3), out=held)
+            same(model.pull().result(), held)
+            model.clip(low=2, rows=slice(10, 90, 3))
+            held[10:90:3] = held[10:90:3].clip(2)
+            model.clip(high=5)
+            held[:] = held.clip(None, 5)
+            same(model.pull().result(), held)
+            model.clip(-(2**70) if dtype[0] != "f" else -3, 4).result()
+            held[:] = held.clip(held.dtype.type(-3 if dtype[0] != "u" else 0) if dtype[0] == "f" else None, 4)
+            same(model.pull().result(), held)
+        model.fill(1, rows=[3, 100, 3]).result()
+        held[[3, 100]] = 1
+        same(model.pull().result(), held)
+        model.fill(0).result()
+        assert not model.pull().result().any()
+    end(models)
+
+
+def test_wide_rows_are_changed_in_pieces_and_read_whole(client: Client, seed: int) -> None:
+    with client.matrix(7, 1001, dtype="float32") as matrix:
+        values = some_values(np.random.default_rng(seed), (7, 1001), "float32")
+        matrix.push(None, values)
+        matrix.scale(0.5).result()
+        same(matrix.pull().result(), values / 2)
+        same(matrix.norms().result(), np.sqrt((values.astype("float64") ** 2 / 4).sum(1)))
+        same(matrix.sum(0).result(), (values.astype("float64") / 2).sum(0))
+
+
+def test_slots_stay_as_they_are(client: Client) -> None:
+    with client.matrix(20, 2, updater="adagrad", dtype="float32") as matrix:
+        matrix.push([1, 19], 2.0).result()
+        before = matrix.pull_slot(matrix.slots[0]).result()
+        matrix.fill(9).result()
+        same(matrix.pull_slot(matrix.slots[0]).result(), before)
+        assert matrix.sum().result() == 360
+
+
+def test_a_change_counts_as_a_push_to_flush(client: Client) -> None:
+    with client.vector(NUM_ROWS) as vector:
+        vector.fill(2)
+        vector.flush()
+        assert client.status() is not None
+        assert vector.sum().result() == 2 * NUM_ROWS
+
+
+# --- what is wrong is told in the call ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def matrix(client: Client) -> Iterator[BigMatrix]:
+    with client.matrix(10, 3, dtype="int16") as matrix:
+        yield matrix
+
+
+@pytest.fixture
+def vector(client: Client) -> Iterator[BigVector]:
+    with client.vector(10, dtype="float32", finite=True) as vector:
+        yield vector
+
+
+def test_wrong_calls_are_told_with_their_numbers_and_nothing_is_sent(
+    client: Client, matrix: BigMatrix, vector: BigVector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = matrix._tie.runtime()
+    monkeypatch.setattr(runtime, "submit", lambda *_: pytest.fail("something was sent"))
+    any_matrix: Any = matrix
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        (lambda: matrix.call("summ"), ConfigError, "no function 'summ'; there is 'argmax'"),
+        (lambda: matrix.call("my.own.Thing"), ConfigError, "may not be imported here"),
+        (lambda: matrix.call("sum", axes=1), ConfigError, "no number 'axes'; it has .*axis"),
+        (lambda: matrix.sum(2), ConfigError, "axis is None, 0 or 1, not 2"),
+        (lambda: vector.sum(1), ShapeError, "a vector has no axis 1"),
+        (lambda: matrix.call("sum", [1]), ShapeError, "'sum' takes no arrays; 1 came"),
+        (lambda: matrix.call("top_k"), ShapeError, "'top_k' takes the arrays query; 0 came"),
+        (lambda: matrix.top_k([1, 2]), ShapeError, r"query has shape \(2,\); a row has 3 cells"),
+        (lambda: matrix.top_k([1, 2, 3], 0), ConfigError, "k is an int from 1 to 65536, not 0"),
+        (lambda: matrix.top_k(["a", "b", "c"]), DTypeError, "query has dtype <U1"),
+        (lambda: any_matrix.top_k([1, 2, 3], metric="l2"), ConfigError, "not 'l2'"),
+        (lambda: matrix.sum(rows=[3, 10]), KeyRangeError, r"10 .*\[0, 10\)"),
+        (lambda: matrix.dot([1], [1, 2]), ShapeError, r"rows_b has shape \(2,\) for 1 rows"),
+        (lambda: matrix.dot([1, 2], [1, 10]), KeyRangeError, r"rows_b 10 at position 1 is outside \[0, 10\)"),
+        (lambda: matrix.dot([1], [0.5]), DTypeError, "rows_b has dtype float64"),
+        (lambda: matrix.dot([1], [1], vector), ShapeError, "rows of 3 cells and rows of 1 cells"),
+        (lambda: any_matrix.dot([1], [1], 5), ConfigError, "other is a model, not a int"),
+        (lambda: matrix.scale(0.5), DTypeError, "by is the float 0.5, and the model holds int16"),
+        (lambda: matrix.scale(2**15), DTypeError, "by is 32768; int16 holds -32768 to 32767"),
+        (lambda: any_matrix.scale("2"), ConfigError, "by is a number, not '2'"),
+        (lambda: vector.fill(np.nan), DTypeError, "value is nan, and the model was made with finite=True"),
+        (lambda: vector.fill(1e39), DTypeError, r"value is 1e\+39; float32 holds up to"),
+        (lambda: matrix.clip(3, 2), ConfigError, "nothing lies between 3 and 2"),
+        (lambda: matrix.clip(0.5), DTypeError, "low is the float 0.5"),
+        (lambda: matrix.histogram(0, low=0, high=1), ConfigError, "bins is an int from 1 to 65536, not 0"),
+        (lambda: matrix.histogram(low=2, high=2), ConfigError, "bins from 2 to 2 are none"),
+        (lambda: matrix.sample(-1), ConfigError, "n is an int from 0 to 1048576, not -1"),
+        (lambda: any_matrix.sample(1, seed=0.5), ConfigError, "seed is an int"),
+        (lambda: any_matrix.call(Reading), ConfigError, "a function is a name or an instance"),
+    ]
+    for call, error, message in wrong:
+        with pytest.raises(error, match=message):
+            call()
+    with client.vector(3, dtype="bool") as flags:
+        monkeypatch.undo()
+        with pytest.raises(DTypeError, match="'scale' is not for values of bool"):
+            flags.scale(True)
+
+
+def test_a_destroyed_model_has_no_functions(client: Client) -> None:
+    gone, there = client.vector(5), client.vector(5)
+    gone.destroy()
+    with pytest.raises(ModelNotFound):
+        gone.sum()
+    with pytest.raises(ModelNotFound):
+        there.dot([1], [1], gone)
+    there.destroy()
+
+
+def test_models_of_two_clusters_have_no_products(client: Client) -> None:
+    with (
+        LocalCluster(1, scheme="local") as cluster,
+        cluster.client() as stranger,
+        client.vector(5) as here,
+        stranger.vector(5) as there,
+        pytest.raises(ConfigError, match="lies on another cluster"),
+    ):
+        here.dot([1], [1], there)
+
+
+# --- the parts of functions -----------------------------------------------------------------------------------
+
+
+def test_the_best_scores_are_those_of_a_stable_sort(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for _ in range(200):
+        scores = random.integers(0, 6, random.integers(1, 40)).astype(float)
+        scores[random.random(len(scores)) < 0.2] = np.nan
+        k = int(random.integers(1, 45))
+        same(best_of(scores, k), np.argsort(-scores, kind="stable")[:k])
+
+
+def test_functions_of_one_s_own_must_have_their_parts() -> None:
+    with pytest.raises(TypeError, match="read"):
+        Reading()  # type: ignore[abstract]
+    with pytest.raises(TypeError, match="change"):
+        Changing()  # type: ignore[abstract]
