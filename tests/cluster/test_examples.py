@@ -7,44 +7,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from examples import logistic_regression
+from examples.sparse.rows import area_under_curve, read_libsvm
 from examples.topics.sampler import Priors
 from examples.topics.team import Team, WorkerError
 from examples.topics.worker import Count, Share, Sweep
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("GLINTPY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-RUN_TIMEOUT_S = 240.0
+from tests.cluster.example_runs import DATA, REPOSITORY, RUN_TIMEOUT_S, command_of, run
 
 SMALL = ("--limit-documents", "80", "--topics", "6", "--servers", "2")
-
-
-def command_of(example: str, *arguments: str | Path) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "examples" / example), *map(str, arguments)]
-
-
-def run(
-    example: str, *arguments: str | Path, folder: Path, status: int = 0
-) -> subprocess.CompletedProcess[str]:
-    # The examples find the package as an installed one; this makes it the one that is tested.
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error::ResourceWarning"}
-    done = subprocess.run(
-        command_of(example, *arguments),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=RUN_TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def write_libsvm(path: Path, *, num_rows: int, num_features: int) -> None:
@@ -121,16 +95,16 @@ def test_the_area_under_the_curve_is_scikit_learns() -> None:
     rng = np.random.default_rng(2)
     labels = (rng.random(500) < 0.3).astype(np.float64)
     scores = np.round(rng.normal(size=500) + labels, 1)  # rounded, so that there are ties
-    ours = logistic_regression.area_under_curve(labels, scores)
+    ours = area_under_curve(labels, scores)
     assert ours == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     with pytest.raises(ValueError, match="0 positive and 3 negative"):
-        logistic_regression.area_under_curve(np.zeros(3), np.arange(3.0))
+        area_under_curve(np.zeros(3), np.arange(3.0))
 
 
 def test_libsvm_rows_are_read_and_selected(tmp_path: Path) -> None:
     path = tmp_path / "rows.libsvm"
-    path.write_text("+1 1:0.5 3:2\n# a remark\n0\n-1 2:1 # the end\n")
-    rows = logistic_regression.read_libsvm(path)
+    path.write_text("+1 1:0.5 3:2\n# a remark\n-1\n-1 2:1 # the end\n")
+    rows = read_libsvm(path)
     assert rows.labels.tolist() == [1, 0, 0]
     assert rows.scores(np.array([2.0, 5.0, 1.0])).tolist() == [3, 0, 5]
     turned = rows.select(np.array([2, 0, 0]))

@@ -1,0 +1,1 @@
+"""What the examples with sparse rows share: ``ftrl.py`` and ``logistic_regression.py`` beside this folder."""
