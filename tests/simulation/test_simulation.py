@@ -15,7 +15,7 @@ from glintpy import config
 from glintpy.testing.simulated_work import KINDS, Kind
 from glintpy.testing.simulation import Report, run_seed
 
-SEEDS_A_KIND = 120
+SEEDS_A_KIND = 60
 SOAK_SEEDS_A_KIND = 800
 
 
