@@ -3,6 +3,10 @@
 Blocks of Python are run file by file, in order, in one namespace and a folder of their own. Of commands it
 is checked that the subcommand and its options exist and that scripts are where they are said to be. A
 block that can't be run has its reason in a comment right before it: ``<!-- not run: reason -->``.
+
+A block behind ``<!-- file: name.py -->`` is a module: it is written where the others, and the processes that they
+start, can import it. A table behind ``<!-- run: last column -->`` is run, too: of each row, the code in backticks in
+its last column.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<language>[\w+-]*).*$")
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*) -->")
+MODULE = re.compile(r"<!-- file: (?P<name>\w+\.py) -->")
+TABLE = "<!-- run: last column -->"
 
 SHELLS = {"console", "bash", "sh", "shell"}
 
@@ -37,6 +43,7 @@ class Block:
     Attributes:
         line: the number of its first line of code, from 1.
         reason: why it isn't run; empty if it is.
+        file: the name of a module that it is; empty if it is none.
     """
 
     document: Path
@@ -44,6 +51,7 @@ class Block:
     line: int
     lines: tuple[str, ...]
     reason: str
+    file: str = ""
 
     @property
     def label(self) -> str:
@@ -71,9 +79,29 @@ def blocks_of(document: Path) -> list[Block]:
             skipped = NOT_RUN.fullmatch(before)
             code = tuple(text.removeprefix(opened["indent"]) for text in lines[start:number])
             reason = skipped["reason"] if skipped else ""
-            found.append(Block(document, opened["language"].lower(), start + 1, code, reason))
+            module = MODULE.fullmatch(before)
+            name = module["name"] if module else ""
+            found.append(Block(document, opened["language"].lower(), start + 1, code, reason, name))
             opened, before = None, ""
     assert opened is None, f"{label_of(document)}:{start}: a block that is never closed"
+    return found
+
+
+def rows_of(document: Path) -> list[Block]:
+    """Return the code in the last column of tables that are run, a block for each row."""
+    found: list[Block] = []
+    lines = document.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.strip() != TABLE:
+            continue
+        start = next(n for n in range(number, len(lines)) if lines[n].startswith("|"))
+        # A title, and dashes.
+        for place in range(start + 2, len(lines)):
+            if not lines[place].startswith("|"):
+                break
+            code = re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", lines[place].strip())[-2])
+            assert code, f"{label_of(document)}:{place + 1}: a row without code"
+            found.append(Block(document, "python", place + 1, ("; ".join(code),), ""))
     return found
 
 
@@ -87,7 +115,7 @@ def program_of(blocks: list[Block]) -> str:
 
 
 def run_python(program: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
     return subprocess.run(
         [sys.executable, str(program)],
         cwd=folder,
@@ -178,14 +206,18 @@ by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=label_of)
 
 @by_document
 def test_the_python_of_a_document_runs(document: Path, tmp_path: Path) -> None:
-    blocks = [block for block in blocks_of(document) if block.language == "python" and not block.reason]
-    if not blocks:
+    found = [block for block in blocks_of(document) if block.language == "python" and not block.reason]
+    if not found:
         return
     folder = tmp_path / "clean"
-    folder.mkdir()
+    folder.mkdir(parents=True)
+    for block in found:
+        if block.file:
+            (folder / block.file).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+    blocks = [*(block for block in found if not block.file), *rows_of(document)]
     # Its name is in the traceback, and its line numbers are the document's.
     program = tmp_path / (document.stem + ".py")
-    program.write_text(program_of(blocks), encoding="utf-8")
+    program.write_text(program_of(sorted(blocks, key=lambda block: block.line)), encoding="utf-8")
     result = run_python(program, folder)
     assert result.returncode == 0, f"{label_of(document)}:\n{result.stdout}\n{result.stderr}"
 
@@ -280,6 +312,47 @@ def test_python_blocks_share_a_namespace_and_keep_their_line_numbers(example: Pa
     result = run_python(program, tmp_path)
     assert result.returncode == 1
     assert "line 17" in result.stderr
+
+
+TABLED = """\
+```python
+a = []
+```
+
+<!-- file: beside.py -->
+
+```python
+b = 7
+```
+
+<!-- run: last column -->
+
+| theirs | ours |
+|---|---|
+| `Push(1)` | `a.append(1)`, and then `a.append(2)` |
+| `Import()` | `from beside import b` |
+
+| not run | code |
+|---|---|
+| `x` | `raise SystemExit` |
+
+```python
+assert (a, b) == ([1, 2], 7)
+```
+"""
+
+
+def test_tables_that_say_so_are_run_and_files_lie_where_they_can_be_imported(tmp_path: Path) -> None:
+    path = tmp_path / "tabled.md"
+    path.write_text(TABLED, encoding="utf-8")
+    assert [(block.line, block.lines) for block in rows_of(path)] == [
+        (15, ("a.append(1); a.append(2)",)),
+        (16, ("from beside import b",)),
+    ]
+    test_the_python_of_a_document_runs(path, tmp_path)
+    path.write_text(TABLED.replace("a.append(2)", "a.append(3)"), encoding="utf-8")
+    with pytest.raises(AssertionError, match="line 23"):
+        test_the_python_of_a_document_runs(path, tmp_path / "again")
 
 
 def test_commands_are_told_from_what_they_print(example: Path) -> None:
