@@ -11,7 +11,7 @@ any number of programs *pull* parts of it and *push* updates to parts of it, asy
         print(m.pull([3, 9]).result()[:, 0])
 
 Layers, imports downward only: cli; testing; cluster; client and nodes; models and actors; ties; runtime; rpc,
-heart, pushes and storage; transport, protocol, partitioning and updaters; config and futures; errors.
+heart, pushes and storage; transport, protocol, partitioning, updaters and functions; config and futures; errors.
 ``ARCHITECTURE.md`` is the tour.
 """
 
@@ -58,7 +58,7 @@ from glintpy.errors import (
 )
 
 if TYPE_CHECKING:
-    from glintpy import partitioning, updaters
+    from glintpy import functions, partitioning, updaters
     from glintpy.client import Client
     from glintpy.cluster import LocalCluster, local
     from glintpy.futures import Future, gather
@@ -115,6 +115,7 @@ __all__ = [
     "WorkerLost",
     "WorkersMissing",
     "__version__",
+    "functions",
     "gather",
     "local",
     "partitioning",
@@ -140,7 +141,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"partitioning", "updaters"}:
+    if name in {"functions", "partitioning", "updaters"}:
         return import_module(f"glintpy.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

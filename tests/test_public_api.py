@@ -76,7 +76,7 @@ ERRORS = (
     "WorkersMissing",
 )
 
-NOT_CLASSES = {"__version__", "partitioning", "updaters"}
+NOT_CLASSES = {"__version__", "functions", "partitioning", "updaters"}
 
 SIGNATURES = {
     "Client.matrix": ["rows", "cols"],
@@ -102,6 +102,14 @@ SIGNATURES = {
     "BigMatrix.destroy": [],
     "BigMatrix.flush": [],
     "BigMatrix.with_options": [],
+    "BigMatrix.call": ["function"],
+    "BigMatrix.sum": ["axis"],
+    "BigMatrix.dot": ["rows_a", "rows_b", "other"],
+    "BigMatrix.top_k": ["query", "k"],
+    "BigMatrix.sample": ["n"],
+    "BigMatrix.scale": ["by"],
+    "BigMatrix.fill": ["value"],
+    "BigMatrix.clip": ["low", "high"],
     "BigVector.pull": ["keys"],
     "BigVector.push": ["keys", "values"],
     "BigVector.push_pull": ["keys", "values"],
@@ -139,6 +147,9 @@ KEYWORDS = {
     "BigMatrix.pull": {"out"},
     "BigMatrix.push": {"cols"},
     "BigMatrix.push_pull": {"cols", "out"},
+    "BigMatrix.call": {"rows", "other"},
+    "BigMatrix.top_k": {"metric", "rows"},
+    "BigMatrix.sample": {"seed", "power", "rows"},
     "BigMatrix.save": {"overwrite"},
     "RowIterator": {"block_rows", "depth", "start", "stop"},
     "RowBlockIterator": {"depth"},

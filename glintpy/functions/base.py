@@ -255,13 +255,14 @@ class Reading(Function, ABC):
         return self.combine(asking, list(zip(asks, answers, strict=True)))
 
     def combine(self, asking: Asking, answers: list[tuple[Ask, Answer]]) -> Any:
-        """Make one result of the answers of one round.
+        """Make one result of the answers of one round; here their list.
 
         Args:
             asking: the call.
             answers: what was asked, and what came; none for an empty selection.
         """
-        raise NotImplementedError(f"function {self.name!r} has neither combine nor steps")
+        del asking
+        return [answer for _, answer in answers]
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,12 @@ class Changing(Function, ABC):
 
 def check_int(name: str, value: Any, *, low: int, high: int = INT_MAX) -> None:
     """Refuse what is not an int in [low, high].
+
+    Args:
+        name: of the number, for the message.
+        value: anything.
+        low: the least.
+        high: the largest.
 
     Raises:
         ConfigError: with the value and the range.

@@ -41,8 +41,10 @@ class HasFunctions:
     _spec: ModelSpec
     _target: Target
 
-    def _check_exists(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _check_exists(self) -> None:
+            """Refuse a model that was destroyed."""
 
     def call(
         self,

@@ -186,6 +186,7 @@ class Target:
     """Models with known values, a good client's handles to them, and a raw peer with a session."""
 
     def __init__(self, served: Served) -> None:
+        self.served = served
         client = served.client
         self.matrix: BigMatrix = client.matrix(ROWS, COLS, dtype="float32", init=2, finite=True)
         self.vector: BigVector = client.vector(ROWS, dtype="int64", init=2)

@@ -320,7 +320,17 @@ def test_a_worker_with_numbers_of_any_size_has_its_answers(served: Served, peer:
 # --- what is not for a master ------------------------------------------------------------------------------
 
 FOR_MASTERS = {
-    *("Beat", "Join", "Leave", "CreateModel", "OpenModel", "PublishModel", "DestroyModel", "ConfigureModel", "ClusterState"),
+    *(
+        "Beat",
+        "Join",
+        "Leave",
+        "CreateModel",
+        "OpenModel",
+        "PublishModel",
+        "DestroyModel",
+        "ConfigureModel",
+        "ClusterState",
+    ),
     *("JoinGroup", "Arrive", "Advance", "AwaitClocks", "LeaveGroup"),
     *("Done", "Failure"),
 }

@@ -53,7 +53,7 @@ def both(
 ) -> list[tuple[Any, NDArray[Any]]]:
     """Return a matrix and a vector, each with what it holds; two partitions a server."""
     chosen = partitioner_of(partitioner, NUM_ROWS)
-    more = {"partitioner": chosen, "dtype": dtype}
+    more: dict[str, Any] = {"partitioner": chosen, "dtype": dtype}
     if partitioner != "custom":
         more["partitions_per_server"] = 2
     matrix = client.matrix(NUM_ROWS, NUM_COLS, **more)
@@ -216,7 +216,7 @@ def test_samples_have_the_shares_that_weights_say_and_repeat_by_their_seed(
     assert set(some.tolist()) == {4, 9, 3}
     assert vector.sample(0).result().tolist() == []
     with client.matrix(4, 2) as matrix:
-        matrix.push([1, 3], [[3, 4], [0, 0.001]])
+        matrix.push([1, 3], np.array([[3, 4], [0, 0.001]]))
         counts = np.bincount(matrix.sample(1000, seed=5).result(), minlength=4)
         assert counts[1] > 900
         assert counts[0] == counts[2] == 0
