@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HELD_OUT_SHARE = 0.1
 INITIAL_STD = 0.1
 
-LEARNING_RATES = {"adagrad": 0.1, "sgd": 0.005}
+LEARNING_RATES = {"adagrad": 0.1, "sgd": 0.01}
 """SGD's is low: the gradients of an item that many rate add up, and each is as old as what others have under way."""
 
 SYNTHETIC_RANK = 4
@@ -411,7 +411,7 @@ def main() -> int:
     parser.add_argument("--items", type=_positive, default=800, help="of made-up ratings")
     parser.add_argument("--rank", type=_positive, default=8, help="factors of each user and item")
     parser.add_argument("--updater", choices=["adagrad", "sgd"], default="adagrad")
-    parser.add_argument("--learning-rate", type=float, help="else 0.1 for adagrad and 0.005 for sgd")
+    parser.add_argument("--learning-rate", type=float, help="else 0.1 for adagrad and 0.01 for sgd")
     parser.add_argument(
         "--weight-decay", type=float, default=0.02, help="of a row, each time it is pushed to"
     )

@@ -90,6 +90,7 @@ def test_ftrl_with_pairs_is_as_good_as_a_batch_solution_and_leaves_zeros(tmp_pat
     assert "6,000 rows to train on, 3,000 held out, 24 features" in done.stdout
 
 
+@pytest.mark.soak
 def test_hashed_keys_are_as_good_as_a_batch_solution_of_the_same_keys(tmp_path: Path) -> None:
     train, test = write_learnable(tmp_path)
     area, _ = batch_solution(train, test, Numbering(NUM_FEATURES, pairs=True, buckets=1000))
