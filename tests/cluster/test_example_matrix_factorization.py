@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.matrix_factorization import SYNTHETIC_NOISE, make_ratings, read_ratings
+from examples.factors.ratings import SYNTHETIC_NOISE, make_ratings, read_ratings
 from tests.cluster.example_runs import run
 
 
