@@ -143,7 +143,17 @@ class Stores:
         return shard
 
     def configure(self, store: Store, shard: Shard, updater: Updater, version: int) -> None:
-        """Give a model's updater other numbers, in its store first."""
+        """Give a model's updater other numbers, in its store first.
+
+        Args:
+            store: the model's.
+            shard: the model.
+            updater: with the new numbers, for the same slots.
+            version: of the numbers.
+
+        Raises:
+            ConfigError: it has other slots.
+        """
         shard.updater.check_slots(updater)
         if isinstance(store, Segment) and NUMBERS in store.description["extents"]:
             _numbers_in(store).write(version, numbers_text(updater.to_content()))

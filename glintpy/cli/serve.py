@@ -118,9 +118,8 @@ def _server(
     given = {**locals(), "durability": durability.value, "allow": _paths(allow)}
     log_to_stderr(log_level)
     where = _where(context, host, port, address)
-    settings = config.ServerSettings(**_of(config.ServerSettings, given))
+    settings = _checked(config.ServerSettings(**_of(config.ServerSettings, given)))
     membership = config.MembershipSettings(**_of(config.MembershipSettings, given))
-    _check_windows(settings)
     receipts = debugging.prepare(
         enable_debug=enable_debug, failpoints=failpoints, plant=plant, insecure=insecure
     )
@@ -289,10 +288,12 @@ def _within_descriptors(settings: config.ServerSettings) -> config.ServerSetting
     return replace(settings, sessions_max=sessions_within(raise_descriptor_limit(), settings.sessions_max))
 
 
-def _check_windows(settings: config.ServerSettings) -> None:
+def _checked(settings: config.ServerSettings) -> config.ServerSettings:
+    """Return settings whose windows fit into one another."""
     low, high, budget = settings.window_bytes_min, settings.window_bytes_max, settings.budget_bytes
     if not low <= high <= budget:
         raise Failed(
             f"--window-min ({low} bytes) is at most --window-max ({high}), and that at most --budget ({budget})",
             exit_code=2,
         )
+    return settings

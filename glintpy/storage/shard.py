@@ -193,7 +193,13 @@ class Shard:
     def check_push(
         self, selection: Selection, deltas: NDArray[Any], *, assign: bool, array: int = 0
     ) -> tuple[int, ...]:
-        """Return the shape of what a push would change; see ``push``.
+        """Return the shape of what a push would change.
+
+        Args:
+            selection: as of ``push``.
+            deltas: as of ``push``.
+            assign: as of ``push``.
+            array: as of ``push``.
 
         Raises:
             KeyRangeError, ShapeError, DTypeError: it would be refused.
