@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import queue
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -314,6 +317,49 @@ def test_functions_see_what_their_client_pushed_before(client: Client) -> None:
         assert first.pull(3).result() == 290
 
 
+def test_rounds_go_on_whoever_waits_for_them(client: Client) -> None:
+    """In asyncio, in a callback, which keeps the thread of callbacks, and where somebody else receives."""
+    with client.matrix(NUM_ROWS, 2, init=1) as matrix:
+
+        async def both() -> list[Any]:
+            return [await matrix.sample(3), await matrix.dot([0] * 90, np.arange(90))]
+
+        drawn, products = asyncio.run(both())
+        assert len(drawn) == 3
+        assert products.tolist() == [2] * 90
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        matrix.sum().add_done_callback(lambda _: found.put(matrix.sample(5).result(30)))
+        assert len(found.get(timeout=60)) == 5
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: matrix.dot([0] * 90, np.arange(90)).result(30), range(40)))
+        assert all(result.tolist() == [2] * 90 for result in results)
+        futures = [matrix.sample(2) for _ in range(20)]
+        assert {len(future.result()) for future in futures} == {2}
+
+
+def test_what_a_piece_touches_counts_against_the_window(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So pieces are neither merged into one message nor many at a time before a server, which looks into its mailbox
+    # after each of them.
+    with client.matrix(NUM_ROWS, NUM_COLS, init=1) as matrix:
+        runtime = matrix._tie.runtime()
+        submit, costs = runtime.submit, list[tuple[int, int]]()
+
+        def noted(server_id: str, call: Any, **more: Any) -> None:
+            costs.append((call.cost_bytes, call.request_id))
+            submit(server_id, call, **more)
+
+        monkeypatch.setattr(runtime, "submit", noted)
+        for function in (matrix.sum, matrix.norms, lambda: matrix.scale(1)):
+            costs.clear()
+            function().result()
+            assert sum(cost for cost, _ in costs) == matrix.num_bytes
+            assert max(cost for cost, _ in costs) <= config.PART_BYTES
+            assert len(costs) > 6
+            assert len({request_id for _, request_id in costs}) == 3
+
+
 # --- changing -------------------------------------------------------------------------------------------------
 
 
@@ -363,9 +409,9 @@ def test_slots_stay_as_they_are(client: Client) -> None:
 
 def test_a_change_counts_as_a_push_to_flush(client: Client) -> None:
     with client.vector(NUM_ROWS) as vector:
-        vector.fill(2)
+        change = vector.fill(2)
         vector.flush()
-        assert client.status() is not None
+        assert change.done()
         assert vector.sum().result() == 2 * NUM_ROWS
 
 
