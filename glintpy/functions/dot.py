@@ -219,7 +219,7 @@ def _dtype(first: np.dtype[Any], second: np.dtype[Any]) -> np.dtype[Any]:
     dtypes = {sum_dtype(first), sum_dtype(second)}
     if len(dtypes) == 1:
         return dtypes.pop()
-    return np.dtype("float64" if np.dtype("float64") in dtypes else "int64")
+    return np.dtype("float64") if np.dtype("float64") in dtypes else np.dtype("int64")
 
 
 def products(first: Array, second: Array) -> Array:

@@ -17,7 +17,9 @@ from glintpy.functions.base import Answer, Array, Ask, Asking, Piece, Reading, S
 
 def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that sums of these values are made in."""
-    return np.dtype({"f": "float64", "u": "uint64"}.get(dtype.kind, "int64"))
+    if dtype.kind == "f":
+        return np.dtype("float64")
+    return np.dtype("uint64") if dtype.kind == "u" else np.dtype("int64")
 
 
 @dataclass(frozen=True)
