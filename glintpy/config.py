@@ -128,8 +128,8 @@ class ServerSettings:
     durability: Durability = "process"
     """The level of models that name none."""
     allow: tuple[str, ...] = ()
-    """Packages, modules or classes from which updaters that models name by their import path may be imported. None by
-    itself: to import a module is to run it."""
+    """Packages, modules or classes from which updaters that models name by their import path, and functions that
+    calls name so, may be imported. None by itself: to import a module is to run it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class LocalCluster:
             server's process, by kill -9 too; ``"memory"``: nothing; ``"disk"``: a power cut (needs ``data_dir``).
         memory_limit: bytes for models on each server; None: what is free.
         supervise: start again what dies, and go on with what it held.
-        allow: import paths below which updaters of one's own lie, see ``glintpy server --allow``.
+        allow: import paths below which updaters and functions of one's own lie, see ``glintpy server --allow``.
         server_options: more of the command line of each server, see ``glintpy server --help``; or a function that
             returns it for a server's number.
         port: of the master, under ``"tcp"``; 0: any free one.
