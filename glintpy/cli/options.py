@@ -223,8 +223,8 @@ Allow = Annotated[
         "--allow",
         metavar="PATH,...",
         show_default=False,
-        help="Python packages, modules or classes from which one's own updaters and functions may be imported, with commas "
-        "between: mypackage.updaters. Their code runs in this server." + default_text("none"),
+        help="Python packages, modules or classes from which one's own updaters and functions may be imported, with "
+        "commas between: mypackage.updaters. Their code runs in this server." + default_text("none"),
     ),
 ]
 
