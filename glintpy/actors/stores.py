@@ -161,4 +161,4 @@ class Stores:
 
 
 def _numbers_in(segment: Segment) -> Numbers:
-    return Numbers(segment.extent(NUMBERS, np.dtype(np.uint8), (NUMBERS_BYTES,)))
+    return Numbers(segment.extent(NUMBERS, np.dtype("u1"), (NUMBERS_BYTES,)))

@@ -35,9 +35,8 @@ def test_every_push_is_in_exactly_once_and_no_promise_is_broken(seed: int, kind:
     assert totals["num_refused"] > SEEDS_A_KIND
     assert totals["num_probes"] > 0
     assert totals["num_bundles"] > 4 * SEEDS_A_KIND
-    if kind != "clean":
-        assert totals["num_mixed"] > 0
     if kind not in {"clean", "pauses"}:
+        assert totals["num_mixed"] > 0  # under pauses one in some hundred seeds, which the soak has
         assert totals["num_payload_resends"] > SEEDS_A_KIND
     if "kills" in kind:
         assert totals["num_kills"] > 3 * SEEDS_A_KIND
@@ -51,7 +50,8 @@ def test_every_push_is_in_exactly_once_and_no_promise_is_broken(seed: int, kind:
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_soak(seed: int, kind: Kind) -> None:
-    run_many(seed, SOAK_SEEDS_A_KIND, kind)
+    totals = run_many(seed, SOAK_SEEDS_A_KIND, kind)
+    assert (totals["num_mixed"] > 0) is (kind != "clean")
 
 
 @pytest.mark.parametrize("kind", KINDS)
