@@ -21,6 +21,7 @@ from glintpy.actors.home import shared_memory
 from glintpy.nodes import start_master
 from glintpy.testing.drill_client import Order as ClientOrder
 from glintpy.testing.drill_client import Told
+from glintpy.testing.drill_updates import make_model
 from glintpy.testing.ledger import Ledger, Record
 from tests.trials.nursery import Order
 
@@ -103,6 +104,7 @@ def run(
             client, num_workers=num_clients, num_pushes=PUSHES_MAX // num_clients, width=8, seed=seed
         )
         counts = client.vector(4_000, dtype="int64", name=f"{ledger.matrix.name}.counts")
+        make_model(client, f"{ledger.matrix.name}.adam", num_clients)
         records = [folder / f"record-{number}" for number in range(num_clients)]
         pushers = [
             stack.enter_context(
