@@ -72,6 +72,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, str, s
     return found, done.stdout, (folder / "run.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", command.NAMES)
 def test_each_workload_gives_figures_of_glintpy_with_all_their_rounds(
     whole_run: tuple[Results, str, str], name: str
@@ -89,6 +90,7 @@ def test_each_workload_gives_figures_of_glintpy_with_all_their_rounds(
     assert f"**{name}" in markdown
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [*workloads.SHARED, workloads.SIZES])
 def test_floors_stand_beside_glintpy_over_tcp_and_ipc(whole_run: tuple[Results, str, str], name: str) -> None:
     for figure in whole_run[0].find(name):
@@ -99,6 +101,7 @@ def test_floors_stand_beside_glintpy_over_tcp_and_ipc(whole_run: tuple[Results, 
                 assert entry.median > 0
 
 
+@pytest.mark.soak
 def test_redis_takes_part_or_it_is_said_why_it_does_not(whole_run: tuple[Results, str, str]) -> None:
     found, printed, _ = whole_run
     pulls = next(found.find("one-row", step="pull", quantity="p50"))
@@ -111,6 +114,7 @@ def test_redis_takes_part_or_it_is_said_why_it_does_not(whole_run: tuple[Results
     assert "redis add tcp is left out of" in printed
 
 
+@pytest.mark.soak
 def test_what_was_written_can_be_shown_again_and_drawn(
     whole_run: tuple[Results, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +164,7 @@ def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
+@pytest.mark.soak
 def test_control_c_ends_every_process_and_leaves_no_file(
     started: tuple[subprocess.Popen[str], str], tmp_path: Path
 ) -> None:
@@ -171,6 +176,7 @@ def test_control_c_ends_every_process_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_no_process_outlives_a_benchmark_that_was_killed(
     started: tuple[subprocess.Popen[str], str],
 ) -> None:

@@ -111,7 +111,9 @@ def test_libsvm_rows_are_read_and_selected(tmp_path: Path) -> None:
     assert turned.scores(np.array([2.0, 5.0, 1.0])).tolist() == [5, 3, 3]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.soak), 2, pytest.param(4, marks=pytest.mark.soak)]
+)
 def test_topics_are_found_and_proved_with_any_number_of_workers(tmp_path: Path, workers: int) -> None:
     arguments = (*SMALL, "--sweeps", "4", "--workers", str(workers))
     done = run("topic_model.py", *arguments, folder=tmp_path)
