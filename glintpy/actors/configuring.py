@@ -63,9 +63,10 @@ class Configuring:
             raise ConfigError(
                 f"updater {model.info.spec.updater!r} has no number {unknown[0]!r:.80}; it has {has}"
             )
-        earlier = self._changes.pop(model.info.model_id, None)
         before = model.info.spec.updater_numbers
         self._set(model, numbers_text({**known, **numbers}))
+        # Not before these are written down: if they can't be, the earlier ones are still waited for.
+        earlier = self._changes.pop(model.info.model_id, None)
         change = _Change(model.numbers_version, before, set(model.server_ids), deadline=now + ANSWER_S)
         if earlier is not None:
             # Who asked for those has them, or newer ones, when all servers have these.

@@ -124,6 +124,19 @@ def test_unknown_numbers_and_a_full_disk_change_nothing(master: Master) -> None:
         master.catalog.configure(9, {}, 0.0, master.told.append)
 
 
+def test_who_waits_for_an_earlier_change_still_hears_when_a_later_one_cannot_be_written(
+    master: Master,
+) -> None:
+    change(master, learning_rate=0.5)
+    asked = master.orders()
+    master.disk_is_full = True
+    with pytest.raises(ConfigError, match="disk is full"):
+        change(master, weight_decay=0.25)
+    for order in asked:
+        master.catalog.answered(order, None)
+    assert [numbers_of(told) for told in master.told] == ['{"learning_rate":0.5,"weight_decay":0}']
+
+
 def test_a_model_that_ends_meanwhile_is_not_found(master: Master) -> None:
     change(master, learning_rate=0.5)
     late = master.orders()
