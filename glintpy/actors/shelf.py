@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -289,9 +288,8 @@ class Shelf:
         if version <= shard.numbers_version:
             return
         # Checked before it is written down.
-        text = json.dumps(numbers)
-        shard.updater.check_slots(updater := self._places.updater_of(shard.spec, text))
-        text = numbers_text(updater.to_content())
+        text = numbers_text(numbers)
+        shard.updater.check_slots(self._places.updater_of(shard.spec, text))
         if self.durable is not None:
             self.durable.configured(model_id, version, text)
         self.configured(model_id, version, text)
@@ -396,6 +394,7 @@ class Shelf:
         self.destroy(model_id)
         store = self._places.new(description, "disk")
         shard = self._places.shard_over(store, description, undo=None)
+        # Into the new segment, too, so that a kill doesn't bring back the numbers that the model was made with.
         self._places.configure(store, shard, shard.updater, shard.numbers_version)
         self._put(shard, store)
         self._filling.add(model_id)

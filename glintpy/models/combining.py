@@ -52,7 +52,12 @@ def without_repeats(
         assert num_cols is not None, "vectors have no pairs"
         keys = _written(asked.rows) * num_cols + _written(asked.cols)
         # Where steps are counted, cells of one row stand side by side: together they are one step of it.
-        found = _combined(updater, keys, asked.to_wire(values), is_ordered=updater.counts_steps)
+        must_rise = updater.counts_steps
+        found = (
+            _combined(updater, keys, asked.to_wire(values), must_rise=must_rise)
+            if _may_repeat(keys)
+            else None
+        )
         if found is None:
             return None
         unique, sums, origin = found
@@ -80,20 +85,18 @@ def without_repeats(
 
 
 def _combined(
-    updater: Updater, keys: NDArray[np.int64], values: NDArray[Any], *, is_ordered: bool = False
+    updater: Updater, keys: NDArray[np.int64], values: NDArray[Any], *, must_rise: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]] | None:
-    """Return the keys, each once, an update for each, and where each key went; None: there are no repeats.
+    """Return the keys, rising, an update for each, and where each key went; None: there are no repeats.
 
     Args:
         updater: whose rule it is.
         keys: (n,).
         values: (n, ...).
-        is_ordered: also where there are no repeats, if the keys don't rise.
+        must_rise: an answer is wanted where there are no repeats, too.
     """
-    if not _may_repeat(keys):
-        return None
     unique, sums = updater.combine(keys, values)
-    if len(unique) == len(keys) and not is_ordered:
+    if len(unique) == len(keys) and not must_rise:
         return None
     return unique, sums, np.searchsorted(unique, keys)
 
