@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -19,6 +22,11 @@ DEFAULT_SEED = 13370
 
 CHECKED_FOLDERS = ("cluster", "models")
 """Folders whose tests use real parts: each of them is checked for what it leaves behind."""
+
+# A thousand processes are started here. Without compiled files beside the sources each would compile them anew, and
+# spend a third of its start on it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _seed_key = pytest.StashKey[int]()
 _log_key = pytest.StashKey[Path]()
@@ -57,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("steady")
 
     if config.getoption("--no-pickle"):
+        if config.getoption("numprocesses", None):
+            raise pytest.UsageError("--no-pickle watches this process: run it with -n 0")
         config.stash[_log_key] = Path(tempfile.mkdtemp(prefix="glintpy-no-pickle-")) / "unpickled.log"
         guard_everything(config.stash[_log_key])
 
@@ -75,6 +85,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish() -> None:
+    """Keep thousands of collected tests out of every collection of garbage that looks for what a test has left."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run tests: one more than there are cores, as some only wait."""
+    del config
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -134,6 +156,7 @@ def nothing_left_by_the_module(request: pytest.FixtureRequest) -> Iterator[None]
         yield
         return
     before = Leftovers.now()
+    gc.freeze()  # nor what earlier modules have brought
     yield
     before.check(f"the tests of {request.path.name}")
 
