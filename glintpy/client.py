@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, SupportsIndex, TypeVar
 from glintpy import config
 from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
 from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
-from glintpy.models.consistency import gate_of
+from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.group import Group, join_group
 from glintpy.models.making import handle_of, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
@@ -119,8 +119,10 @@ class Client:
             finite: refuse NaN and infinities.
             durability: what an acknowledged push survives: ``"memory"``: nothing; ``"process"``: the end of its
                 server's process; ``"disk"``: a power cut. None: the cluster's level.
-            consistency: of this handle's pulls, ``"async"`` or ``"ssp(k)"``, see ``BigMatrix.with_options``.
-            group: for ``"ssp(k)"``: this program's place among the workers.
+            consistency: ``"async"``: pulls and pushes go as they come; ``"ssp(k)"``: this handle's pulls wait for
+                others, see ``BigMatrix.with_options``; ``"bsp"``: servers gather pushes, and apply their sum to each row
+                once when all workers of the group have ticked; pulls read what the last step has left.
+            group: for ``"ssp(k)"`` and ``"bsp"``: this program's place among the workers.
 
         Returns:
             A handle; used as a context manager it destroys the model at the end.
@@ -267,6 +269,8 @@ class Client:
         partitions_per_server: int | None = None,
         durability: config.Durability | None = None,
         updater: str | Updater | None = None,
+        consistency: str = "async",
+        group: Group | None = None,
         progress: bool | None = None,
     ) -> BigMatrix | BigVector:
         """Make a model from a saved one, on any number of servers and with any partitioner.
@@ -281,6 +285,8 @@ class Client:
             durability: of the new model; None: what the saved one asked for.
             updater: of the new model; None: the saved one's, with its numbers. Slots of the same names are loaded,
                 others begin anew.
+            consistency: as of ``matrix``.
+            group: as of ``matrix``.
             progress: show a bar; None: if a terminal is watching.
 
         Raises:
@@ -297,6 +303,8 @@ class Client:
             partitions_per_server=partitions_per_server,
             durability=durability,
             updater=updater,
+            consistency=consistency,
+            group=group,
             progress=progress,
         )
 
@@ -461,7 +469,7 @@ class Client:
         group: Group | None,
         **options: Any,
     ) -> Model:
-        gate_of(consistency, group)  # a mistake is told before anything is made
+        name_of_group = group_of(consistency, group)  # a mistake is told before anything is made
         spec, updater = with_updater(
             ModelSpec(
                 name,
@@ -469,10 +477,13 @@ class Client:
                 num_cols,
                 dtypes.model_dtype(dtype).name,
                 partitioner.signature if isinstance(partitioner, Partitioner) else partitioner,
+                group=name_of_group,
                 **options,
             ),
             updater,
         )
+        if name_of_group:
+            check_sums(updater)
         made = make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 

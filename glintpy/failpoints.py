@@ -27,6 +27,8 @@ NAMES = frozenset(
         "push.recorded",
         "push.flag_cleared",
         "push.before_ack",
+        "round.half_applied",
+        "round.applied",
         "recover.before_undo",
         "recover.undone",
         "recover.replayed",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from glintpy import config
 from glintpy.actors.configuring import Configuring
+from glintpy.actors.rounds import Rounds
 from glintpy.errors import (
     GlintError,
     ModelExists,
@@ -44,10 +45,10 @@ class Order:
     """Something to ask of a server; the answer comes back through ``Catalog.answered``."""
 
     server_id: str
-    kind: Literal["reserve", "create", "destroy", "configure"]
+    kind: Literal["reserve", "create", "destroy", "configure", "round"]
     model_id: int
     version: int = 0
-    """Of an updater's numbers."""
+    """Of an updater's numbers, or of a round."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +66,10 @@ class Model:
     """How often its updater's numbers have been changed."""
     numbers_made: str = ""
     """The numbers that it was made with, if they have been changed."""
+    round_clock: int = 0
+    """Of the group that it follows: the last step that all servers have applied."""
+    round_version: int = 0
+    """How many rounds have been begun to be ended."""
     stage: Literal["reserve", "create", "ready", "destroy"] = "reserve"
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
@@ -107,6 +112,8 @@ class Model:
             "created": self.created,
             "numbers_version": self.numbers_version,
             "numbers_made": self.numbers_made,
+            "round_clock": self.round_clock,
+            "round_version": self.round_version,
         }
 
     @classmethod
@@ -121,6 +128,8 @@ class Model:
             float(content.get("created", 0.0)),  # registries of earlier masters don't say
             int(content.get("numbers_version", 0)),
             str(content.get("numbers_made", "")),
+            int(content.get("round_clock", 0)),
+            int(content.get("round_version", 0)),
             stage="ready",
         )
 
@@ -137,6 +146,8 @@ class Request:
     publish: bool
     asked: float = 0.0
     """Wall seconds since 1970, by the master's clock."""
+    round_clock: int = 0
+    """Of the group that the model is to follow: steps up to this one are no round of it."""
 
     def check(self) -> None:
         """Refuse sizes that aren't the model's.
@@ -184,6 +195,13 @@ class Catalog:
             order=lambda model, server_id: self.orders.append(
                 Order(server_id, "configure", model.info.model_id, model.numbers_version)
             ),
+        )
+        self.rounds = Rounds(
+            save=save,
+            order=lambda model, server_id: self.orders.append(
+                Order(server_id, "round", model.info.model_id, model.round_version)
+            ),
+            following=self._following,
         )
 
     def restore(self, model: Model) -> None:
@@ -248,6 +266,7 @@ class Catalog:
         owners = tuple(partition % len(used) for partition in range(num_partitions))
         info = ModelInfo(self._new_model_id(), request.spec, 1, tuple(used), owners)
         model = Model(info, request.sizes, request.extents, request.token, request.publish, request.asked)
+        model.round_clock = request.round_clock
         model.waiting.append(settle)
         model.deadline = now + CREATION_S
         self._models[info.model_id] = model
@@ -305,6 +324,7 @@ class Catalog:
         model = self.find(model_id=model_id)
         self._drop(model_id)
         self.configuring.ended(model_id)
+        self.rounds.ended(model_id)
         model.stage = "destroy"
         model.deadline = now + CREATION_S
         model.waiting = [settle]
@@ -319,6 +339,9 @@ class Catalog:
         model = self._models.get(order.model_id)
         if order.kind == "configure":
             self.configuring.answered(model, order, error)
+            return
+        if order.kind == "round":
+            self.rounds.answered(model, order, error)
             return
         if model is None or model.stage != order.kind or order.server_id not in model.pending:
             return
@@ -346,6 +369,7 @@ class Catalog:
         """
         ready = [model for model in self._models.values() if model.stage == "ready"]
         self.configuring.server_joined(server_id, ready)
+        self.rounds.server_joined(server_id)
         for model in list(self._models.values()):
             if model.stage == "destroy" and server_id in model.pending:
                 model.pending.discard(server_id)
@@ -358,6 +382,7 @@ class Catalog:
     def tick(self, now: float) -> None:
         """Undo what takes too long."""
         self.configuring.tick(now)
+        self.rounds.tick()
         for model in list(self._models.values()):
             if model.stage == "destroy" and now >= model.deadline:
                 model.pending.clear()
@@ -396,6 +421,14 @@ class Catalog:
             if model.is_published and model.stage != "destroy" and model.info.spec.name == name:
                 return model
         return None
+
+    def _following(self, group: str | None) -> list[Model]:
+        """Return the ready models that follow the rounds of a group; None: of any."""
+        return [
+            model
+            for model in self._models.values()
+            if model.stage == "ready" and model.info.spec.group and group in {None, model.info.spec.group}
+        ]
 
     def _order(self, model: Model, kind: Literal["reserve", "create"]) -> None:
         model.stage = kind

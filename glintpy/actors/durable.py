@@ -34,6 +34,7 @@ from glintpy.storage.log_records import (
     OutcomeRecord,
     PushRecord,
     Record,
+    RoundRecord,
     StartedRecord,
     VoidRecord,
     decode,
@@ -214,6 +215,9 @@ class Durable:
         elif isinstance(record, ConfiguredRecord):
             if record.model_id in kept:
                 keeper.configured(record.model_id, record.version, record.numbers)
+        elif isinstance(record, RoundRecord):
+            if record.model_id in kept:
+                kept[record.model_id].end_round(record.first, record.stop)
         elif not is_done(record, self._journal, set(kept)):
             self._append(VoidRecord(entry.number))
 
@@ -255,6 +259,11 @@ class Durable:
         """
         if model_id in self._shards:
             self._append(ConfiguredRecord(model_id, version, numbers), small=False)
+
+    def ending_round(self, model_id: int, first: int, stop: int) -> None:
+        """What some rows of a model have gathered is about to be applied; raises as ``configured``."""
+        if model_id in self._shards:
+            self._append(RoundRecord(model_id, first, stop), small=False)
 
     def destroyed(self, model_id: int) -> None:
         """A model is about to end."""

@@ -132,6 +132,11 @@ class Group:
             return 0
         return min((worker.clock for worker in self.workers.values()), default=0)
 
+    @property
+    def fastest(self) -> int:
+        """The highest clock."""
+        return max((worker.clock for worker in self.workers.values()), default=0)
+
     # --- coming and going -------------------------------------------------------------------------------------
 
     def join(self, token: bytes, client_id: str) -> Worker:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from glintpy.actors.group import Group, Worker
 from glintpy.actors.membership import Member
@@ -35,12 +35,26 @@ NOBODY = (
 )
 
 
+class FollowedBy(Protocol):
+    """The models that follow groups, see ``actors.rounds``."""
+
+    def position(self, group: str) -> int | None:
+        """Return up to which clock all models that follow a group have it applied; None: there are none."""
+
+    def pending(self, group: str) -> list[str]:
+        """Return the servers on which a group waits."""
+        ...
+
+    def began_anew(self, group: str) -> None:
+        """A group was made whose name one may have had that has ended."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parked:
-    """A worker that waits for others: at a barrier, or until all clocks are at least at its goal."""
+    """A worker that waits for others: at a barrier, until all clocks are at its goal, or until that is applied."""
 
     token: bytes
-    is_barrier: bool
+    kind: Literal["barrier", "clock", "round"]
     goal: int
     num_heard: int
     deadline: float
@@ -63,6 +77,7 @@ class Groups:
         save: writes rows down, all of them or none, before anybody hears of it.
         client: returns a client that is alive, by its id.
         settings: the limits.
+        followed_by: the models that follow groups.
     """
 
     def __init__(
@@ -71,8 +86,10 @@ class Groups:
         save: Callable[[list[Row]], None],
         client: Callable[[str], Member | None],
         settings: GroupSettings,
+        followed_by: FollowedBy,
     ) -> None:
         self._save = save
+        self._followed_by = followed_by
         self._client = client
         self._settings = settings
         self._groups: dict[str, Group] = {}
@@ -98,6 +115,17 @@ class Groups:
     def client_ids(self) -> frozenset[str]:
         """The clients on which others may wait."""
         return frozenset(self._of_client)
+
+    def clocks(self, name: str) -> tuple[int, int]:
+        """Return the lowest and the highest clock of a group; zeros if there is none of that name."""
+        group = self._groups.get(name)
+        return (0, 0) if group is None else (group.slowest, group.fastest)
+
+    def applied(self, name: str, now: float) -> None:
+        """Models that follow a group may have applied more of it."""
+        if self._parked.get(name):
+            self._review(self._groups[name])
+            self._commit(now)
 
     # --- what workers ask -------------------------------------------------------------------------------------
 
@@ -159,9 +187,10 @@ class Groups:
     def _place(self, message: JoinGroup, now: float, settle: Settle) -> None:
         group = self._homes.get(message.token)
         if group is None:
-            group = self._groups.setdefault(
-                message.name, Group(message.name, message.num_workers, message.tells_losses)
-            )
+            if message.name not in self._groups:
+                self._groups[message.name] = Group(message.name, message.num_workers, message.tells_losses)
+                self._followed_by.began_anew(message.name)
+            group = self._groups[message.name]
             worker = group.join(message.token, message.member_id)
             member = self._client(message.member_id)
             if member is None:
@@ -202,7 +231,7 @@ class Groups:
             group,
             _Parked(
                 message.token,
-                True,
+                "barrier",
                 message.barrier,
                 message.losses,
                 self._until(message.wait_ms, now),
@@ -222,7 +251,14 @@ class Groups:
         goal = max(0, message.clock - message.staleness)
         self._park(
             group,
-            _Parked(message.token, False, goal, message.losses, self._until(message.wait_ms, now), settle),
+            _Parked(
+                message.token,
+                "round" if message.is_applied else "clock",
+                goal,
+                message.losses,
+                self._until(message.wait_ms, now),
+                settle,
+            ),
             now,
         )
 
@@ -379,15 +415,18 @@ class Groups:
                 "barrier": group.barrier,
                 "lost": group.losses_since(parked.num_heard),
             }
-        position = group.barrier if parked.is_barrier else slowest
+        position = group.barrier if parked.kind == "barrier" else slowest
+        if parked.kind == "round" and (applied := self._followed_by.position(group.name)) is not None:
+            position = min(position, applied)
         return self._common("done", group) if position >= parked.goal else None
 
     def _late(self, group: Group, parked: _Parked) -> dict[str, Any]:
-        late = group.late_for_barrier if parked.is_barrier else group.late_for_clock
+        late = group.late_for_barrier if parked.kind == "barrier" else group.late_for_clock
         return {
             **self._common("late", group),
             "missing": [worker.to_content() for worker in late(parked.goal)],
             "num_unjoined": group.num_unjoined,
+            "unapplied": self._followed_by.pending(group.name) if parked.kind == "round" else [],
         }
 
     @staticmethod
@@ -437,9 +476,4 @@ class Groups:
 
     def _told(self, group: Group) -> dict[str, Any]:
         waiting = self._parked.get(group.name, ())
-        return group.to_content(
-            {
-                parked.token: f"{'barrier' if parked.is_barrier else 'clock'} {parked.goal}"
-                for parked in waiting
-            }
-        )
+        return group.to_content({parked.token: f"{parked.kind} {parked.goal}" for parked in waiting})

@@ -24,6 +24,7 @@ from glintpy.protocol.messages import (
     CreateShard,
     DestroyShard,
     Done,
+    EndRound,
     Failure,
     Message,
 )
@@ -86,7 +87,10 @@ class MasterActor(RequestActor):
         for content in registry.models():
             self.catalog.restore(Model.from_content(content))
         self.groups = Groups(
-            save=registry.save_groups, client=self.members.client, settings=config.GroupSettings()
+            save=registry.save_groups,
+            client=self.members.client,
+            settings=config.GroupSettings(),
+            followed_by=self.catalog.rounds,
         )
         self._started = clock()
         self.groups.restore(registry.groups(), registry.workers(), self._started)
@@ -105,6 +109,7 @@ class MasterActor(RequestActor):
             return LATER
         if isinstance(message, GroupMessage):
             self.groups.ask(message, now, self._settle(peer, message.request_id))
+            self._follow_groups(now)
             return LATER
         answer = self._answer(peer, message, now)
         if isinstance(message, Join):
@@ -129,6 +134,7 @@ class MasterActor(RequestActor):
                 return self._done(message, self.state(now))
             case Done() | Failure():
                 self._answered(message)
+                self._follow_groups(now)
                 return None
             case _:
                 raise RemoteProtocolError(f"{type(message).__name__} is not for a master")
@@ -226,7 +232,7 @@ class MasterActor(RequestActor):
                 self._give_up(server.member_id, now)
         self.catalog.tick(now)
         self._catch_up(now)
-        self._send_orders()
+        self._follow_groups(now)
 
     def _miss_clients(self, now: float) -> None:
         while self.members.departures:
@@ -235,6 +241,13 @@ class MasterActor(RequestActor):
                 self.groups.went_away(departure.client_id, now)
             else:
                 self.groups.lost(departure.client_id, departure.reason, now)
+
+    def _follow_groups(self, now: float) -> None:
+        """Have models end the rounds that their groups have finished, and groups hear of it."""
+        for name in self.catalog.rounds.groups:
+            self.catalog.rounds.follow(name, self.groups.clocks(name)[0])
+            self.groups.applied(name, now)
+        self._send_orders()
 
     def _give_up(self, server_id: str, now: float) -> None:
         """Expect no answer of a server that is gone."""
@@ -291,14 +304,16 @@ class MasterActor(RequestActor):
                 raise AssertionError(message)
 
     def _create(self, peer: bytes, message: CreateModel, now: float) -> Later:
+        spec = ModelSpec.from_content(wire.content(message.spec))
         request = Request(
-            ModelSpec.from_content(wire.content(message.spec)),
+            spec,
             np.array(message.sizes),
             np.array(message.extents),
             message.token.hex(),
             message.exist_ok,
             message.publish,
             self.wall_clock(),
+            self.groups.clocks(spec.group)[1],
         )
         # By name, so that partitions lie alike in every run, however servers that start side by side race to join.
         alive = sorted(self.members.alive_servers(), key=lambda server: (server.name, server.member_id))
@@ -341,6 +356,8 @@ class MasterActor(RequestActor):
         if order.kind == "configure":
             numbers = wire.document(model.info.spec.numbers)
             return ConfigureShard(request_id, order.model_id, model.numbers_version, numbers)
+        if order.kind == "round":
+            return EndRound(request_id, order.model_id, model.round_version)
         return CreateShard(
             request_id,
             order.model_id,

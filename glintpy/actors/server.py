@@ -35,6 +35,7 @@ from glintpy.protocol.messages import (
     DestroyShard,
     Done,
     EndCut,
+    EndRound,
     Hello,
     Message,
     Probe,
@@ -121,7 +122,7 @@ class ServerActor(RequestActor):
         self._cuts: dict[int, _Cut] = {}
         # Never a number of an earlier process: a save that goes on after a restart would read another save's cut.
         self._cut_ids = itertools.count((journal.incarnation << 32) + 1)
-        self._jobs: list[tuple[CreateShard, Iterator[Message | None]]] = []
+        self._jobs: list[tuple[CreateShard | EndRound, Iterator[Message | None]]] = []
         self.num_bytes_in = 0
 
     # --- clients --------------------------------------------------------------------------------------------
@@ -299,8 +300,10 @@ class ServerActor(RequestActor):
                     extents=request.extents,
                     slice_cells=self.settings.slice_cells,
                 )
-                self._jobs.append((request, self._creation(steps, request)))
-                self.inbox.has_work = True
+                self._begin(request, steps)
+                return None
+            case EndRound():
+                self._begin(request, self._round(request.model_id, request.version))
                 return None
             case DestroyShard():
                 self._destroy(request.model_id)
@@ -314,7 +317,28 @@ class ServerActor(RequestActor):
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not for a server")
 
-    def _creation(self, steps: Iterator[None], request: CreateShard) -> Iterator[Message | None]:
+    def _begin(self, request: CreateShard | EndRound, steps: Iterator[None]) -> None:
+        self._jobs.append((request, self._job(steps, request)))
+        self.inbox.has_work = True
+
+    def _round(self, model_id: int, version: int) -> Iterator[None]:
+        """End a round of a model, a slice at each step; again does nothing."""
+        shard = self.shelf.shard(model_id)
+        if version <= shard.round_version:
+            return
+        for first, stop in shard.pieces_of_round():
+            if self.shelf.find(model_id) is not shard:
+                return  # destroyed meanwhile
+            self.durable.ending_round(model_id, first, stop)
+            try:
+                shard.end_round(first, stop)
+            except Exception:
+                self._roll_back()
+                raise
+            yield
+        shard.round_version = version
+
+    def _job(self, steps: Iterator[None], request: CreateShard | EndRound) -> Iterator[Message | None]:
         try:
             for _ in steps:
                 yield None
@@ -329,7 +353,7 @@ class ServerActor(RequestActor):
         self._cancel_jobs(lambda ended: ended == model_id)
 
     def _cancel_jobs(self, has_ended: Callable[[int], bool]) -> None:
-        """Have what waits its turn to make a model only answer, lest the model be made after its end."""
+        """Have what waits its turn at a model only answer, lest the model be made after its end."""
         for index, (request, _) in enumerate(self._jobs):
             if has_ended(request.model_id):
                 self._jobs[index] = request, iter([Done(request.request_id, wire.document({}))])

@@ -15,7 +15,7 @@ from glintpy.errors import ConfigError, ModelNotFound
 from glintpy.futures import Future, completed
 from glintpy.models.bundles import pull, push
 from glintpy.models.combining import Combined, without_repeats
-from glintpy.models.consistency import Gate, gate_of
+from glintpy.models.consistency import BSP, Gate, check_made_for, check_pushes, gate_of
 from glintpy.models.functions import HasFunctions
 from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Finish, Requester, Target
@@ -63,6 +63,7 @@ class BigModel(HasFunctions):
         self._on_server_lost = tie.settings.on_server_lost
         self._destroyed = False
         self._gate: Gate | None = None
+        self._group: Group | None = None
         self._target = self._make_target()
 
     # --- what it is -----------------------------------------------------------------------------------------------
@@ -101,6 +102,11 @@ class BigModel(HasFunctions):
     def updater(self) -> Updater:
         """How pushes are applied, with its numbers."""
         return self._updater
+
+    @property
+    def group(self) -> Group | None:
+        """The workers among whom this handle pushes, of a model with ``consistency="bsp"``; else None."""
+        return self._group
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -157,15 +163,21 @@ class BigModel(HasFunctions):
             timeout_s: deadline of a request from its call on, in seconds; None waits for ever.
             on_server_lost: whether requests to a lost server wait for its return, or fail at once.
             consistency: ``"async"``: pulls go at once; ``"ssp(k)"``: the first pull after a tick waits, in the call,
-                until no worker of the group is more than k steps behind this one.
+                until no worker of the group is more than k steps behind this one; ``"bsp"``, only of a model that was
+                made so: pushes count when all workers of the group have ticked.
             group: this program's place among the workers, from ``client.join``.
 
         Raises:
-            ConfigError: a setting out of its range.
+            ConfigError: a setting out of its range, or a consistency that the model wasn't made for.
+            GlintError: the group was left, or belongs to another process.
         """
         view = copy.copy(self)
         if consistency is not _KEEP:
             view._gate = gate_of(consistency, group)  # noqa: SLF001 - a copy of this class
+            check_made_for(self._spec, consistency, group)
+            if consistency == BSP and group is not None:
+                group.follow()
+                view._group = group  # noqa: SLF001 - a copy of this class
         if timeout_s is not _KEEP:
             view._timeout_s = check_timeout(timeout_s)  # noqa: SLF001 - a copy of this class
         if on_server_lost is not _KEEP:
@@ -359,6 +371,7 @@ class BigModel(HasFunctions):
             )
 
     def _parsed(self, asked: Asked, values: Any) -> NDArray[Any]:
+        check_pushes(self._spec, self._group)
         return parse_values(values, shape=asked.shape, dtype=self._target.dtype, finite=self._spec.finite)
 
     def _nothing(self, asked: Asked, out: NDArray[Any] | None) -> NDArray[Any]:

@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from glintpy.config import MIB
 from glintpy.errors import ConfigError, GlintError
 from glintpy.futures import Future, completed, derived, failed, gather
+from glintpy.models.base import BigModel
+from glintpy.models.consistency import check_pushes
 from glintpy.models.indexing import Asked, Keys, parse_pull
 from glintpy.models.values import parse_values
 from glintpy.updaters import Add, Updater
@@ -78,7 +80,7 @@ class PushBuffer:
         max_bytes: of keys and values, from which on it is full.
 
     Raises:
-        ConfigError: ``max_bytes`` below 1 or not an integer.
+        ConfigError: ``max_bytes`` below 1 or not an integer; or a handle that can't push, see ``BigModel.group``.
 
     Threads:
         Safe from any thread: they fill one buffer. Use one a thread where they'd contend for it.
@@ -89,6 +91,8 @@ class PushBuffer:
     def __init__(self, model: Model, *, max_bytes: int = 4 * MIB) -> None:
         if type(max_bytes) is not int or max_bytes < 1:
             raise ConfigError(f"max_bytes is an integer of at least 1, not {max_bytes!r}")
+        if isinstance(model, BigModel):
+            check_pushes(model.spec, model.group)  # rather than when it is full
         self._model = model
         self._num_rows = model.shape[0]
         self._num_cols = model.shape[1] if len(model.shape) > 1 else None

@@ -25,7 +25,7 @@ from glintpy.protocol.parts import Part, cut
 from glintpy.protocol.selection import slices_of
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
-from glintpy.storage.arrays import arrays_of
+from glintpy.storage.arrays import kept_arrays
 from glintpy.updaters import Updater
 
 
@@ -63,7 +63,7 @@ class Target:
         self.is_hasty = is_hasty
         self.updater = updater
         self.array = array
-        self.arrays = arrays_of(info.spec, updater)
+        self.arrays = kept_arrays(info.spec, updater)
         kind = self.arrays[array]
         # Asked for with every request.
         self.dtype = kind.dtype

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn, Self
 
-from glintpy.errors import ConfigError, Expelled, GlintError, WorkerLost, WorkersMissing
+from glintpy.errors import ConfigError, Expelled, GlintError, ServerLost, WorkerLost, WorkersMissing
 from glintpy.models.base import check_timeout
 from glintpy.protocol.messages import Message
 from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
@@ -104,6 +104,8 @@ class Group:
         self._barrier: int = answer["barrier"]
         self._size: int = answer["size"]
         self._losses: int = answer["losses"]
+        self._is_followed = False
+        self._is_applied = True
 
     @property
     def name(self) -> str:
@@ -127,26 +129,48 @@ class Group:
 
     # --- steps ------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Finish a step: flush, then raise the clock by one, without waiting for others.
+    def tick(self, timeout_s: float | None = None) -> None:
+        """Finish a step: flush, then raise the clock by one.
 
-        So whoever sees this clock, by ``wait``, can pull all that was pushed up to then.
+        Without waiting for others: whoever sees this clock, by ``wait``, can pull all that was pushed up to then. Only
+        where this process has a model that follows the group (``consistency="bsp"``) it returns when all workers have
+        finished the step and every server has applied it. If that fails, the step is finished all the same, and the
+        next call goes on waiting for it.
+
+        Args:
+            timeout_s: seconds to wait for the others and the servers; None: the client's own setting, of which None
+                waits for ever.
 
         Raises:
             PushFailed: a push failed and nobody has looked at it; the clock stays.
+            WorkersMissing: others had not finished the step when the time was over; the message says who.
+            ServerLost: all had, and a server has not applied it; the message says which.
+            WorkerLost: as ``wait``.
+            ConfigError: a time that can't be.
             Expelled: the worker's membership has ended: it was silent for too long, or the master forgot it.
             MasterUnreachable: the master did not answer; calling again counts the step once.
             GlintError: the group was left, or belongs to another process.
         """
         self._check()
+        check_timeout(timeout_s)
         self._tie.flush()
         with self._lock:
-            clock = self._clock + 1
-            self._ask(
-                lambda request_id: Advance(request_id, self._token, clock),
-                timeout_s=self._tie.settings.timeout_s,
-            )
-            self._clock = clock
+            if self._is_applied:
+                clock = self._clock + 1
+                self._ask(
+                    lambda request_id: Advance(request_id, self._token, clock),
+                    timeout_s=self._tie.settings.timeout_s,
+                )
+                self._clock = clock
+                self._is_applied = not self._is_followed
+        if not self._is_applied:
+            self._wait_for_clocks(0, timeout_s, is_applied=True)
+            self._is_applied = True
+
+    def follow(self) -> None:
+        """Have ``tick`` wait until servers have applied the step; called for each model that follows the group."""
+        self._check()
+        self._is_followed = True
 
     def wait(self, staleness: int = 0, timeout_s: float | None = None) -> None:
         """Return when no clock in the group is more than ``staleness`` below this worker's.
@@ -161,15 +185,7 @@ class Group:
             ConfigError: a staleness or time that can't be.
             Expelled, MasterUnreachable, GlintError: as ``tick``.
         """
-        slack = _count("staleness", staleness, at_least=0)
-        clock = self._clock
-        self._wait(
-            lambda request_id, wait_ms: AwaitClocks(
-                request_id, self._token, clock, slack, self._losses, wait_ms
-            ),
-            timeout_s,
-            f"clock {clock - slack}",
-        )
+        self._wait_for_clocks(_count("staleness", staleness, at_least=0), timeout_s, is_applied=False)
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Flush, and return when all workers of the group have come to this point.
@@ -260,6 +276,16 @@ class Group:
         self._size = answer["size"]
         return answer
 
+    def _wait_for_clocks(self, slack: int, timeout_s: float | None, *, is_applied: bool) -> None:
+        clock = self._clock
+        self._wait(
+            lambda request_id, wait_ms: AwaitClocks(
+                request_id, self._token, clock, slack, is_applied, self._losses, wait_ms
+            ),
+            timeout_s,
+            f"clock {clock - slack}",
+        )
+
     def _wait(self, build: Callable[[int, int], Message], timeout_s: float | None, goal: str) -> None:
         self._check()
         deadline = _Deadline(self._tie, timeout_s)
@@ -286,8 +312,13 @@ class Group:
             ranks=tuple(int(worker["rank"]) for worker in lost),
         )
 
-    def _missing(self, answer: dict[str, Any], goal: str, deadline: _Deadline) -> WorkersMissing:
-        missing, num_unjoined = answer["missing"], answer["num_unjoined"]
+    def _missing(self, answer: dict[str, Any], goal: str, deadline: _Deadline) -> GlintError:
+        missing, num_unjoined, unapplied = answer["missing"], answer["num_unjoined"], answer["unapplied"]
+        if unapplied and not missing and not num_unjoined:
+            return ServerLost(
+                f"group {self._name!r}: all workers have reached {goal}, and {len(unapplied)} servers have not applied "
+                f"it within {deadline.limit_s:g} s ({', '.join(unapplied[:NAMED_MAX])}); they do when they are back"
+            )
         told = [_named(missing)] if missing else []
         if num_unjoined:
             told.append(f"{num_unjoined} of {self._size} that have not joined yet")

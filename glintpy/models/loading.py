@@ -9,6 +9,8 @@ import logging
 from dataclasses import replace
 
 from glintpy import config
+from glintpy.models.consistency import check_sums, group_of
+from glintpy.models.group import Group
 from glintpy.models.making import make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.requests import Target
@@ -31,6 +33,8 @@ def load_model(
     partitions_per_server: int | None,
     durability: config.Durability | None,
     updater: str | Updater | None,
+    consistency: str,
+    group: Group | None,
     progress: bool | None,
 ) -> BigMatrix | BigVector:
     """Make a model from a saved one; see ``Client.load``.
@@ -43,11 +47,14 @@ def load_model(
         partitions_per_server: of the new model.
         durability: of the new model.
         updater: of the new model.
+        consistency: of the new handle, see ``Client.matrix``.
+        group: for all but ``"async"``.
         progress: show a bar; None: if a terminal is watching.
 
     Raises:
         What ``Client.load`` raises.
     """
+    name_of_group = group_of(consistency, group)  # a mistake is told before anything is read
     reader = CheckpointReader(url)
     saved = reader.spec
     if partitioner is None:
@@ -63,7 +70,10 @@ def load_model(
             saved.partitions_per_server if partitions_per_server is None else partitions_per_server
         ),
         durability=saved.durability if durability is None else durability,
+        group=name_of_group,
     )
+    if spec.group:
+        check_sums(updater)
     with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
         done = 0
 
@@ -82,7 +92,8 @@ def load_model(
                 blocks = reader.blocks(config.PART_BYTES, array=array)
                 fill_model(tie.runtime(), target.of_array(number), blocks, advance=advance)
 
-        return make_model(tie, kind, spec, partitioner, updater, fill=fill)
+        made = make_model(tie, kind, spec, partitioner, updater, fill=fill)
+    return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 
 
 def _common(target: Target, reader: CheckpointReader) -> list[tuple[int, str]]:

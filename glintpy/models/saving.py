@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -212,7 +213,7 @@ def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, p
         writer = stack.enter_context(
             CheckpointWriter(
                 url,
-                spec=info.spec,
+                spec=replace(info.spec, group=""),  # whose rounds it follows is not its content
                 num_partitions=len(info.owners),
                 overwrite=overwrite,
                 slots=arrays[1:],

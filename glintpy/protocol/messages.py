@@ -330,6 +330,16 @@ class ConfigureShard(Message):
 
 
 @message
+class EndRound(Message):
+    """Master: apply what was gathered of this server's part of a model since the last round."""
+
+    KIND: ClassVar[int] = 28
+    model_id: int = rule(Int())
+    version: int = rule(Int(1))
+    """Grows with each round; what isn't newer than what the server has ended is done already."""
+
+
+@message
 class BeginCut(Message):
     """Client: hold one moment of a model, to be read in slices."""
 

@@ -173,6 +173,8 @@ class AwaitClocks(Message):
     token: bytes = rule(SESSION)
     clock: int = rule(Int())
     staleness: int = rule(Int())
+    is_applied: bool = rule(Bool())
+    """Wait, too, until the servers have applied what was gathered in steps up to then."""
     losses: int = rule(Int())
     """As in ``Arrive``."""
     wait_ms: int = rule(WAIT_MS)

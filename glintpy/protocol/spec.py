@@ -44,6 +44,8 @@ class ModelSpec:
         updater_numbers: its numbers, as a JSON object; only who has the updater can tell whether they are right.
         finite: whether NaN and infinities are refused.
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
+        group: the workers whose rounds it follows: pushes are gathered until all have finished a step; empty: pushes
+            are applied as they come.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ModelSpec:
     updater_numbers: str = "{}"
     finite: bool = False
     durability: config.Durability | Literal[""] = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -94,6 +97,7 @@ class ModelSpec:
             raise ConfigError(
                 f"durability is one of {levels}, or None for the cluster's, not {self.durability!r:.80}"
             )
+        _check_group(self.group)
         _check_init(self.init, self.numpy_dtype)
 
     @property
@@ -261,6 +265,11 @@ def _check_numbers(text: Any) -> None:
         raise ConfigError(f"an updater's numbers are a JSON text, not {text!r:.80}") from error
     if not isinstance(numbers, dict):
         raise ConfigError(f"an updater's numbers have names, unlike {text!r:.80}")
+
+
+def _check_group(name: Any) -> None:
+    if name != "":
+        check_name(name, whose="a group's")
 
 
 def _check_init(init: Any, dtype: dtypes.DTypeAny) -> None:

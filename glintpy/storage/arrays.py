@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 VALUES = "values"
 """The name of the first array of every model."""
 
+SUMS, PUSHERS = "sums", "pushers"
+"""The last arrays of a model that follows a group's rounds, see ``storage.gathering``."""
 
 ARRAYS_MAX = 64
 """Arrays of one model."""
@@ -50,9 +52,22 @@ class ArraySpec:
 
 
 def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
-    """Return the arrays of a model: its values, then the updater's slots in their order, then the steps if it counts.
+    """Return the arrays of a model: what it keeps, then those in which it gathers an open round.
 
     Requests name arrays by their index here, files by their name.
+
+    Raises:
+        ConfigError: more than a model can have.
+    """
+    kept = kept_arrays(spec, updater)
+    if not spec.group:
+        return kept
+    gathered = (ArraySpec(SUMS, spec.numpy_dtype, spec.row_shape), ArraySpec(PUSHERS, np.dtype("<u8"), ()))
+    return kept + gathered
+
+
+def kept_arrays(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
+    """Return what is saved of a model: its values, the updater's slots in their order, the steps if it counts.
 
     Raises:
         ConfigError: more than a model can have.
@@ -83,11 +98,11 @@ def fill_slots(slots: Sequence[NDArray[Any]], updater: Updater, first: int, stop
     """Give rows of the slots what they begin with.
 
     Args:
-        slots: of one shard, the steps among them.
+        slots: of one shard, the steps among them; what it gathers behind them begins with zeros, as made.
         updater: whose they are.
         first: the first row.
         stop: the row behind the last one.
     """
     inits = [*(slot.init for slot in updater.slots), *([0] if updater.counts_steps else [])]
-    for slot, init in zip(slots, inits, strict=True):
+    for slot, init in zip(slots, inits, strict=False):
         slot[first:stop] = init

@@ -29,6 +29,7 @@ _OPENED = struct.Struct("<16s16s")
 _ENDED = struct.Struct("<16s")
 _ADVANCED = struct.Struct("<16sQ")
 _NUMBER = struct.Struct("<Q")
+_ROUND = struct.Struct("<QQQ")
 
 _ALIGNMENT = 8
 """Arrays begin at multiples of it, counted from the record's own begin, which is one: compiled loops need that."""
@@ -288,6 +289,31 @@ class ConfiguredRecord:
         return cls(**_document(body))
 
 
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What some rows of a model have gathered is about to be applied.
+
+    Attributes:
+        model_id: the model's.
+        first: the first of the server's rows.
+        stop: the row behind the last one.
+    """
+
+    KIND: ClassVar[int] = 11
+    model_id: int
+    first: int
+    stop: int
+
+    def body(self) -> list[Buffer]:
+        """Return the bytes."""
+        return [_ROUND.pack(self.model_id, self.first, self.stop)]
+
+    @classmethod
+    def of(cls, body: memoryview) -> RoundRecord:
+        """Return what these bytes say."""
+        return cls(*_ROUND.unpack_from(body))
+
+
 Record = (
     PushRecord
     | OutcomeRecord
@@ -299,6 +325,7 @@ Record = (
     | VoidRecord
     | StartedRecord
     | ConfiguredRecord
+    | RoundRecord
 )
 
 _BY_KIND: dict[int, type[Record]] = {
@@ -314,6 +341,7 @@ _BY_KIND: dict[int, type[Record]] = {
         VoidRecord,
         StartedRecord,
         ConfiguredRecord,
+        RoundRecord,
     )
 }
 

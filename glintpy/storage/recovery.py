@@ -34,6 +34,7 @@ from glintpy.storage.log_records import (
     OutcomeRecord,
     PushRecord,
     Record,
+    RoundRecord,
     StartedRecord,
     decode,
     is_undone_by,
@@ -274,6 +275,8 @@ class Recovery:
             case ConfiguredRecord():
                 if record.model_id in self._found.positions:
                     self._keeper.configured(record.model_id, record.version, record.numbers)
+            case RoundRecord():
+                self._round(number, record)
             case _:
                 pass  # its predecessor's end, which was seen to
 
@@ -292,6 +295,11 @@ class Recovery:
             # The server met it too; the record that says so was the next one, and the power went before.
             return code_of(error)
         return APPLIED
+
+    def _round(self, number: int, record: RoundRecord) -> None:
+        shard = self._shards.get(record.model_id)
+        if shard is not None and number >= self._found.positions[record.model_id]:
+            shard.end_round(record.first, record.stop)
 
     def _receipt(self, number: int, session_id: bytes, sequence: int, code: int) -> None:
         session = self._session_at(number, session_id)

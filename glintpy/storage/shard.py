@@ -20,6 +20,7 @@ from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
 from glintpy.storage.arrays import arrays_of
 from glintpy.storage.cut import Moment
+from glintpy.storage.gathering import Gathering
 from glintpy.storage.updating import Updating
 from glintpy.updaters import Add, Updater, named
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     from glintpy.protocol.spec import ModelSpec
     from glintpy.storage.undo import Pending, Undo
+
+NOBODY = bytes(16)
+"""The session of what no client pushed: none has it, so none has a receipt of it."""
 
 
 class Shard:
@@ -43,6 +47,7 @@ class Shard:
         arrays: the values, and what the updater keeps beside them, see ``storage.arrays``.
         updater: the rule by which pushes are applied.
         numbers_version: how often the updater's numbers have been changed; given by the master.
+        round_version: of the last round that has ended, since the process began; given by the master.
         cuts: the moments that are being read, by their ids.
         kernels: how the values are read and changed; may be prepared to be faster.
         undo: where old values are written down; None: the values go with their process.
@@ -90,7 +95,12 @@ class Shard:
         self.undo = undo
         self.cuts: dict[int, Moment] = {}
         self.kernels = kernels.kernels_of(values, updater)
-        self._updating = None if type(updater) is Add else Updating(updater, self.arrays, self.kernels)
+        # Of a model that follows rounds, pushes change only the last two arrays.
+        self._gathering = Gathering(*self.arrays[-2:]) if spec.group else None
+        kept = self.arrays[:-2] if spec.group else self.arrays
+        self._updating = None if type(updater) is Add else Updating(updater, kept, self.kernels)
+        self._pushed = range(len(kept), len(self.arrays)) if spec.group else range(len(self.arrays))
+        self.round_version = 0
         self._dtypes = [array.dtype for array in self.arrays]
         found = [(array.dtype, array.shape[1:]) for array in self.arrays]
         if found != [(array.dtype, array.row_shape) for array in arrays_of(spec, updater)]:
@@ -217,7 +227,7 @@ class Shard:
     def push(
         self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False, array: int = 0
     ) -> None:
-        """Apply values to what is selected, all of them or, by an exception, none.
+        """Apply values to what is selected, or gather them for the open round; all or, by an exception, none.
 
         Args:
             selection: server rows; repeats all count.
@@ -233,20 +243,7 @@ class Shard:
         """
         shape = self.check_push(selection, deltas, assign=assign, array=array)
         # What an updater keeps beside the values changes with them.
-        changes = range(array, array + 1) if assign else range(len(self.arrays))
-        if self.cuts:
-            for cut in self.cuts.values():
-                cut.before_push(selection, changes)
-        undo = self.undo
-        if undo is not None:
-            failpoints.hit("push.before_undo")
-            kinds = [(shape if self._is_wide(index) else shape[:1], self._dtypes[index]) for index in changes]
-            places = undo.room(self.model_id, selection, kinds, first_array=changes.start)
-            for index, place in zip(changes, places, strict=True):
-                self._gather(self.arrays[index], self._within(selection, index), place)
-            failpoints.hit("push.undo_written")
-            undo.arm()
-            failpoints.hit("push.flag_set")
+        self._remember(selection, shape, range(array, array + 1) if assign else self._pushed)
         # Cells of one row are one step of it: such a push has no halves.
         has_halves = assign or not (selection.paired and self.updater.counts_steps)
         if failpoints.is_armed("push.half_applied") and has_halves:
@@ -255,9 +252,68 @@ class Shard:
             self._change(selection, deltas, assign_to=array if assign else None)
         failpoints.hit("push.applied")
 
+    def pieces_of_round(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows in which an open round is to be ended, one after the other."""
+        if self._gathering is not None:
+            yield from self._gathering.pieces(max(1, config.PART_BYTES // max(1, self.row_bytes)))
+
+    def end_round(self, first: int, stop: int) -> None:
+        """Apply what some rows have gathered, each row once; all of them or, by an exception, none.
+
+        Again does nothing, unless they were pushed to meanwhile; nor does it where no rounds are followed.
+
+        Args:
+            first: the first row.
+            stop: the row behind the last one.
+
+        Raises:
+            MemoryError: as of ``push``.
+        """
+        rows = np.empty(0, np.int64) if self._gathering is None else self._gathering.touched(first, stop)
+        if self._gathering is None or not rows.size:
+            return
+        selection = Selection(rows)
+        if self.undo is not None:
+            self.undo.begin(NOBODY, 0)
+        self._remember(selection, (rows.size, *self.spec.row_shape), range(len(self.arrays)))
+        sums = self._gathering.sums_of(rows)
+        if self._updating is None:
+            self.kernels.scatter(self.values, selection, sums)
+        else:
+            self._updating.apply(selection, sums)
+        failpoints.hit("round.half_applied")
+        self._gathering.clear(rows)
+        failpoints.hit("round.applied")
+        if self.undo is not None:
+            self.undo.clear()
+
+    def _remember(self, selection: Selection, shape: tuple[int, ...], changes: range) -> None:
+        """Keep what is about to change, for the moments that are read and for who opens the files after a kill.
+
+        Args:
+            selection: checked.
+            shape: of what it selects of the values.
+            changes: the arrays that change.
+        """
+        for cut in self.cuts.values():
+            cut.before_push(selection, changes)
+        undo = self.undo
+        if undo is None:
+            return
+        failpoints.hit("push.before_undo")
+        kinds = [(shape if self._is_wide(index) else shape[:1], self._dtypes[index]) for index in changes]
+        places = undo.room(self.model_id, selection, kinds, first_array=changes.start)
+        for index, place in zip(changes, places, strict=True):
+            self._gather(self.arrays[index], self._within(selection, index), place)
+        failpoints.hit("push.undo_written")
+        undo.arm()
+        failpoints.hit("push.flag_set")
+
     def _change(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
         if assign_to is not None:
             kernels.assign(self.arrays[assign_to], selection, deltas)
+        elif self._gathering is not None:
+            self._gathering.add(selection, deltas, self.kernels)
         elif self._updating is None:
             self.kernels.scatter(self.values, selection, deltas)
         else:

@@ -33,7 +33,7 @@ Combined = tuple[Array, Array]
 STEPS = "steps"
 """The slot that counts how often a row was pushed to; (num_rows,) uint32."""
 
-_TAKEN = {"values", "rows", STEPS}
+_TAKEN = {"values", "rows", "sums", "pushers", STEPS}
 
 POSITIVE_MIN = 1e-30
 """The least of numbers that are divided by: more than 0 in float32, too."""
@@ -44,7 +44,7 @@ class Slot:
     """An array of the values' shape that an updater keeps beside them.
 
     Attributes:
-        name: lower-case letters and underscores; neither ``values`` nor ``rows`` nor ``steps``.
+        name: lower-case letters and underscores; not the name of another array that a model may have.
         init: what each cell begins with.
     """
 
@@ -158,6 +158,11 @@ class Updater(ABC):
     def counts_steps(self) -> bool:
         """Whether the pushes to each row are counted: if a number follows a schedule."""
         return any(isinstance(getattr(self, entry.name), Schedule) for entry in fields(self))
+
+    @property
+    def sums(self) -> bool:
+        """Whether pushes to one cell count as their sum, as gradients do."""
+        return self.combines and type(self).combine is Updater.combine
 
     @property
     def joins_cells(self) -> bool:

@@ -298,7 +298,7 @@ def test_workers_that_can_not_be_are_refused_and_make_no_group(served: Served, p
     for message in (
         Arrive(peer.next_id(), token, 1, 0, 2**32 - 1),
         Advance(peer.next_id(), token, 2**63 - 1),
-        AwaitClocks(peer.next_id(), token, 0, 0, 0, 0),
+        AwaitClocks(peer.next_id(), token, 0, 0, False, 0, 0),
     ):
         peer.refused(message, Expelled, "knows no such worker")
     peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=False), Done)
@@ -310,8 +310,8 @@ def test_a_worker_with_numbers_of_any_size_has_its_answers(served: Served, peer:
     peer.ask(JoinGroup(peer.next_id(), served.client.clients()[0]["id"], token, "g", 0, True, 0), Done)
     peer.refused(Arrive(peer.next_id(), token, most, 0, 0), RemoteProtocolError, "after barrier 0")
     peer.ask(Advance(peer.next_id(), token, most), Done)
-    peer.ask(AwaitClocks(peer.next_id(), token, most, 0, most, 0), Done)
-    peer.ask(AwaitClocks(peer.next_id(), token, 0, most, most, 2**32 - 1), Done)
+    peer.ask(AwaitClocks(peer.next_id(), token, most, 0, False, most, 0), Done)
+    peer.ask(AwaitClocks(peer.next_id(), token, 0, most, True, most, 2**32 - 1), Done)
     peer.ask(Arrive(peer.next_id(), token, 1, most, 2**32 - 1), Done)
     peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=True), Done)
     assert served.client.status()["groups"] == []

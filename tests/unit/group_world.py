@@ -15,6 +15,30 @@ from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinG
 SETTINGS = GroupSettings()
 
 
+class Followers:
+    """Models that follow groups, as a test says.
+
+    Attributes:
+        clocks: by group, the clock up to which all is applied.
+        names: by group, the servers that are waited for.
+        begun: the groups that were made.
+    """
+
+    def __init__(self) -> None:
+        self.clocks: dict[str, int] = {}
+        self.names: dict[str, list[str]] = {}
+        self.begun: list[str] = []
+
+    def position(self, group: str) -> int | None:
+        return self.clocks.get(group)
+
+    def pending(self, group: str) -> list[str]:
+        return self.names.get(group, [])
+
+    def began_anew(self, group: str) -> None:
+        self.begun.append(group)
+
+
 @dataclass(eq=False)
 class Asked:
     """A request, and what became of it."""
@@ -53,10 +77,13 @@ class World:
         self.members: dict[str, Member] = {}
         self.asked: list[Asked] = []
         self._num_requests = 0
+        self.followed_by = Followers()
         self.groups = self._begin()
 
     def _begin(self) -> Groups:
-        groups = Groups(save=self._save, client=self.members.get, settings=self.settings)
+        groups = Groups(
+            save=self._save, client=self.members.get, settings=self.settings, followed_by=self.followed_by
+        )
         saved = {table: [json.loads(row) for row in rows.values()] for table, rows in self.disk.items()}
         groups.restore(saved["groups"], saved["workers"], self.now)
         return groups
@@ -155,10 +182,16 @@ class Told:
             self.clock += 1
         return asked
 
-    def wait(self, staleness: int = 0, wait_s: float = 30.0) -> Asked:
+    def wait(self, staleness: int = 0, wait_s: float = 30.0, *, is_applied: bool = False) -> Asked:
         return self.world.ask(
             AwaitClocks(
-                self.world.request_id(), self.token, self.clock, staleness, self.losses, int(wait_s * 1000)
+                self.world.request_id(),
+                self.token,
+                self.clock,
+                staleness,
+                is_applied,
+                self.losses,
+                int(wait_s * 1000),
             )
         )
 

@@ -1,0 +1,54 @@
+"""Workers of a group that models follow wait until servers have applied a step, if they ask for it."""
+
+from __future__ import annotations
+
+from tests.unit.group_world import a_world
+from tests.unit.test_groups import joined, state, states
+
+
+def test_a_step_that_is_to_be_applied_is_waited_for() -> None:
+    world, (one, two) = joined(2)
+    followed = world.followed_by
+    assert followed.begun == ["g"]
+    followed.clocks["g"] = 0
+    one.tick()
+    waiting = one.wait(is_applied=True)
+    two.tick()
+    # All have finished, which is enough for who only waits for clocks.
+    assert states(waiting, two.wait()) == ["open", "done"]
+    assert world.groups.clocks("g") == (1, 1)
+    world.groups.applied("g", world.now)
+    assert state(waiting) == "open"
+    followed.clocks["g"] = 1
+    world.groups.applied("g", world.now)
+    assert state(waiting) == "done"
+    assert state(two.wait(is_applied=True)) == "done"
+
+
+def test_without_a_model_that_follows_nobody_waits_for_servers() -> None:
+    _, (one, two) = joined(2)
+    one.tick()
+    two.tick()
+    assert states(one.wait(is_applied=True), two.wait(is_applied=True)) == ["done", "done"]
+
+
+def test_who_waits_too_long_for_servers_hears_which() -> None:
+    world, (one,) = joined(1)
+    world.followed_by.clocks["g"] = 0
+    world.followed_by.names["g"] = ["s2"]
+    one.tick()
+    waiting = one.wait(is_applied=True, wait_s=1.0)
+    world.pass_time(2.0)
+    assert (state(waiting), waiting.answer["missing"], waiting.answer["unapplied"]) == ("late", [], ["s2"])
+    late = one.wait(wait_s=0.0)
+    assert state(late) == "done"
+
+
+def test_a_group_that_is_made_anew_says_so() -> None:
+    world, (one, two) = a_world(2)
+    one.join()
+    one.leave()
+    two.join()
+    assert world.followed_by.begun == ["g", "g"]
+    assert world.groups.clocks("nobody") == (0, 0)
+    world.groups.applied("nobody", world.now)
