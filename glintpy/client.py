@@ -120,8 +120,8 @@ class Client:
             durability: what an acknowledged push survives: ``"memory"``: nothing; ``"process"``: the end of its
                 server's process; ``"disk"``: a power cut. None: the cluster's level.
             consistency: ``"async"``: pulls and pushes go as they come; ``"ssp(k)"``: this handle's pulls wait for
-                others, see ``BigMatrix.with_options``; ``"bsp"``: servers gather pushes, and apply their sum to each row
-                once when all workers of the group have ticked; pulls read what the last step has left.
+                others, see ``BigMatrix.with_options``; ``"bsp"``: servers gather pushes, and apply their sum to each
+                row once when all workers of the group have ticked; pulls read what the last step has left.
             group: for ``"ssp(k)"`` and ``"bsp"``: this program's place among the workers.
 
         Returns:
