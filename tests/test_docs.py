@@ -193,6 +193,13 @@ def wrong_with(command: list[str]) -> str:
     text = help_of(subcommand)
     if text is None:
         return f"glintpy has no command {subcommand!r}"
+    if subcommand == "launch":
+        # What workers run begins with an interpreter, in the documentation; its options are its own.
+        start = next((n for n, word in enumerate(words) if Path(word).name.startswith("python")), len(words))
+        found = wrong_with(words[start:]) if start < len(words) else ""
+        if found:
+            return found
+        words = words[:start]
     for word in words[1:]:
         option = word.partition("=")[0]
         known = text if subcommand and words.index(word) > words.index(subcommand) else help_of("") or ""
@@ -365,7 +372,9 @@ def test_commands_are_told_from_what_they_print(example: Path) -> None:
 
 
 def test_commands_that_do_not_exist_are_reported() -> None:
-    assert "no command 'launch'" in wrong_with(["glintpy", "launch"])
+    assert "no command 'lunch'" in wrong_with(["glintpy", "lunch"])
+    assert "no option --kv" in wrong_with(["glintpy", "launch", "-n", "2", "--kv", "python", "-m", "x"])
+    assert "no x.py" in wrong_with(["glintpy", "launch", "-n", "2", "python", "x.py", "--kv", "local"])
     assert "no option --colour" in wrong_with(["python", "-m", "glintpy", "local", "--colour"])
     assert "no examples/nothing.py" in wrong_with(["python", "examples/nothing.py"])
     assert wrong_with(["glintpy", "local", "--servers", "2"]) == ""

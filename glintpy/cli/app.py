@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glintpy.cli import chaos, doctor, look, manage, serve
+from glintpy.cli import chaos, doctor, launch, look, manage, serve
 from glintpy.cli.output import Failed, complain, say
 from glintpy.errors import GlintError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _module in (serve, look, doctor, manage, chaos):
+for _module in (serve, launch, look, doctor, manage, chaos):
     _module.add_commands(app)
 
 # What every error of typer's parser is; it has moved between releases, and only these names of it are public.

@@ -28,7 +28,9 @@ _NOT_IN_FILES = {"config", "parent", "private", "json"}
 _NAMES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
 
-def add_command(app: typer.Typer, name: str, command: Command, *, panel: str, table: str) -> None:
+def add_command(
+    app: typer.Typer, name: str, command: Command, *, panel: str, table: str, interspersed: bool = True
+) -> None:
     """Add a command, and let config files speak of it.
 
     Args:
@@ -37,8 +39,10 @@ def add_command(app: typer.Typer, name: str, command: Command, *, panel: str, ta
         command: its function.
         panel: under which heading it stands in the help.
         table: of config files. Where several commands share one, it may name the options that all of them have.
+        interspersed: whether options may stand behind arguments; else all behind the first argument are arguments.
     """
-    app.command(name, rich_help_panel=panel)(command)
+    settings = {"allow_interspersed_args": interspersed}
+    app.command(name, rich_help_panel=panel, context_settings=settings)(command)
     _commands.setdefault(table, {})[name] = command
 
 

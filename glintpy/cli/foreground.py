@@ -54,6 +54,7 @@ class Signals:
     Attributes:
         is_asked: whether a signal has come.
         is_starting: whether there is nothing to stop yet.
+        exit_code: what a shell calls a program that the first signal ended; 0 before there was one.
 
     Threads:
         Belongs to the main thread: only there may Python handle signals.
@@ -66,6 +67,7 @@ class Signals:
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_asked = False
         self.is_starting = True
+        self.exit_code = 0
 
     def install(self) -> None:
         """Begin to handle them, and SIGUSR1: where every thread stands, on stderr."""
@@ -98,6 +100,7 @@ class Signals:
                 os._exit(128 + number)
             return
         self.is_asked = True
+        self.exit_code = 128 + number
         self._wishes.put(signal.Signals(number).name)
         if self.is_starting and self._interrupts:
             raise StoppedEarly

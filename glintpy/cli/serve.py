@@ -115,7 +115,7 @@ def _server(
 
     Prints its address when the master has taken it. Ctrl-C and SIGTERM stop it in good order.
     """
-    given = {**locals(), "durability": durability.value, "allow": _paths(allow)}
+    given = {**locals(), "durability": durability.value, "allow": paths_of(allow)}
     log_to_stderr(log_level)
     where = _where(context, host, port, address)
     settings = _checked(config.ServerSettings(**_of(config.ServerSettings, given)))
@@ -183,7 +183,7 @@ def _local(
             durability=durability.value,
             memory_limit=memory_limit,
             supervise=supervise,
-            allow=_paths(allow),
+            allow=paths_of(allow),
             # Where somebody starts it again, a server that hangs may as well end.
             server_options=("--watchdog", "10s") if supervise else (),
             port=port,
@@ -254,7 +254,7 @@ def _run_node(role: str, start: Any, *, parent: int, private: Any, watchdog_s: f
     foreground.run(role, start_and_note, look=look, parent=parent, private=private)
 
 
-def _paths(allow: str) -> tuple[str, ...]:
+def paths_of(allow: str) -> tuple[str, ...]:
     """Return the import paths of an option, of which commas part one from the other."""
     return tuple(path for entry in allow.split(",") if (path := entry.strip()))
 

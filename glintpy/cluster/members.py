@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -176,12 +177,17 @@ class LocalMember:
         """Nothing is left of it."""
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # The children must find the same glintpy as this process, also when it is not installed.
+def with_glintpy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which Python finds the same glintpy as this process, also when it is not installed."""
     here = str(Path(__file__).resolve().parents[2])
     known = environment.get("PYTHONPATH", "")
-    environment["PYTHONPATH"] = f"{here}{os.pathsep}{known}" if known else here
+    if here in known.split(os.pathsep):
+        return dict(environment)
+    return {**environment, "PYTHONPATH": f"{here}{os.pathsep}{known}" if known else here}
+
+
+def _environment() -> dict[str, str]:
+    environment = with_glintpy(os.environ)
     # A server's numpy does element-wise work only: threads of a linear algebra library would just idle.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     return environment

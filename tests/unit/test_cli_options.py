@@ -20,7 +20,19 @@ from glintpy.cli.output import Failed
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("master", "server", "local", "status", "models", "doctor", "save", "load", "rm", "chaos")
+COMMANDS = (
+    "master",
+    "server",
+    "local",
+    "launch",
+    "status",
+    "models",
+    "doctor",
+    "save",
+    "load",
+    "rm",
+    "chaos",
+)
 
 NOWHERE = "tcp://127.0.0.1:1"
 """Nobody listens at this port: only the system's own services may take it."""
@@ -180,7 +192,7 @@ def test_scheme_and_port_of_a_master_may_be_left_out(text: str, address: str) ->
         ("[server\n", "is not TOML: "),
         (
             "port = 1\n",
-            "there is no key 'port' outside of a table; the tables are [master], [server], [local], [client]",
+            "there is no key 'port' outside of a table; the tables are [master], [server], [local], [launch], [client]",
         ),
         ("[serverz]\n", "there is no table [serverz]"),
         ("client = 1\n", "client is a table: write [client]"),

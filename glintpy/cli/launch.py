@@ -1,0 +1,245 @@
+"""``glintpy launch``: a cluster, a command as each worker of it, and one exit code; knows no model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glintpy.cli import foreground, options
+from glintpy.cli.configfile import add_command
+from glintpy.cli.output import Failed, log_to_stderr
+from glintpy.cli.reach import can_listen
+from glintpy.cli.serve import paths_of
+
+if TYPE_CHECKING:
+    from glintpy.cluster.workers import Stream, Task
+
+logger = logging.getLogger("glintpy.cli")
+
+ENDED = "a worker has ended"
+"""The wish by which the main thread is woken."""
+
+
+class Loss(StrEnum):
+    """What the loss of a worker means for the others."""
+
+    END = "end"
+    RAISE = "raise"
+    SHRINK = "shrink"
+
+
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        "-n",
+        metavar="N",
+        min=1,
+        max=10_000,
+        envvar="DMLC_NUM_WORKER",
+        show_default=False,
+        help="How many workers run the command.",
+    ),
+]
+Servers = Annotated[
+    int | None,
+    typer.Option(
+        "--servers",
+        "-s",
+        metavar="N",
+        min=1,
+        max=1000,
+        envvar="DMLC_NUM_SERVER",
+        show_default=False,
+        help="How many servers to run." + options.default_text("as many as workers"),
+    ),
+]
+Master = Annotated[
+    str | None,
+    typer.Option(
+        "--master",
+        metavar="ADDRESS",
+        parser=options.full_address,
+        show_default=False,
+        help="Use the cluster there, and start none.",
+    ),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        "--port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        envvar="DMLC_PS_ROOT_PORT",
+        help="The master's; 0 takes any free one.",
+    ),
+]
+OnWorkerLost = Annotated[
+    Loss,
+    typer.Option(
+        "--on-worker-lost",
+        metavar="WHAT",
+        help="end: all others are ended, too; shrink: they go on; raise: they go on, and hear of it by WorkerLost.",
+    ),
+]
+Attempts = Annotated[
+    int,
+    typer.Option(
+        "--attempts",
+        metavar="N",
+        min=1,
+        max=1000,
+        envvar="DMLC_NUM_ATTEMPT",
+        help="How often a worker is started until it counts as lost.",
+    ),
+]
+Command = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="COMMAND...", show_default=False, help="What each worker runs, with its arguments."
+    ),
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    # What stands behind the command is the command's own, also if it looks like an option of this one.
+    add_command(app, "launch", _launch, panel="Run a cluster", table="launch", interspersed=False)
+
+
+def _launch(
+    command: Command,
+    *,
+    workers: Workers,
+    servers: Servers = None,
+    master: Master = None,
+    port: Port = 0,
+    on_worker_lost: OnWorkerLost = Loss.END,
+    attempts: Attempts = 1,
+    data_dir: options.DataDir = None,
+    durability: options.Durability = options.DurabilityLevel.PROCESS,
+    memory_limit: options.MemoryLimit = None,
+    allow: options.Allow = "",
+    log_level: options.Level = options.LogLevel.WARNING,
+    config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
+) -> None:
+    """Run a command as each of several workers, with a cluster for them that ends with it.
+
+    Each worker has the master's address in GLINTPY_MASTER and its number in GLINTPY_RANK, and the variables of dmlc's
+    trackers; glintpy.kvstore.create finds them by itself. What a worker prints is shown behind its number.
+
+    The exit code is 0 if all workers ended with 0, and else that of the first one that didn't.
+    """
+    log_to_stderr(log_level)
+    signals = foreground.Signals(interrupts=True)
+    signals.install()
+    asked: list[str] = []
+
+    @contextlib.contextmanager
+    def cluster() -> Iterator[str]:
+        if master is not None:
+            yield master
+            return
+        if port and not can_listen("127.0.0.1", port):
+            raise Failed(
+                f"can't listen at tcp://127.0.0.1:{port}: the port is taken; --port 0 takes any free one"
+            )
+        from glintpy.cluster import LocalCluster  # noqa: PLC0415 - loads numpy and ZeroMQ
+
+        started = LocalCluster(
+            workers if servers is None else servers,
+            data_dir=data_dir,
+            durability=durability.value,
+            memory_limit=memory_limit,
+            supervise=True,
+            allow=paths_of(allow),
+            server_options=("--watchdog", "10s"),
+            port=port,
+            log_level=log_level.value,
+        )
+        with started:
+            yield started.address
+
+    code = 0
+    try:
+        with cluster() as address:
+            tasks = _tasks(command, address, workers, servers, on_worker_lost)
+            code = _run(tasks, signals, ends_all=on_worker_lost is Loss.END, attempts=attempts, asked=asked)
+    except foreground.StoppedEarly:
+        asked.append("")
+    if asked:
+        code = signals.exit_code
+    raise typer.Exit(code)
+
+
+def _tasks(
+    command: list[str], address: str, workers: int, servers: int | None, on_worker_lost: Loss
+) -> list[Task]:
+    from glintpy.cluster.workers import Task  # noqa: PLC0415 - loads numpy
+    from glintpy.kvstore.environment import Job  # noqa: PLC0415 - loads numpy
+
+    name = f"job-{uuid.uuid4().hex[:12]}"
+    return [
+        Task(
+            f"worker {rank}",
+            command,
+            Job(
+                address,
+                name,
+                rank=rank,
+                num_workers=workers,
+                num_servers=workers if servers is None else servers,
+                on_worker_lost="shrink" if on_worker_lost is Loss.SHRINK else "raise",
+            ).to_environment(),
+        )
+        for rank in range(workers)
+    ]
+
+
+def _run(
+    tasks: list[Task], signals: foreground.Signals, *, ends_all: bool, attempts: int, asked: list[str]
+) -> int:
+    """Run workers to the end of their job, and return its exit code; a signal that ends it early is noted."""
+    from glintpy.cluster.fates import Fates  # noqa: PLC0415 - beside the workers
+    from glintpy.cluster.workers import Crew  # noqa: PLC0415 - loads numpy
+
+    fates = Fates(len(tasks), ends_all=ends_all, attempts=attempts)
+    crew = Crew(tasks, fates, show=_Shown(), wake=lambda: signals.ask_to_stop(ENDED))
+    try:
+        crew.start()
+        signals.is_starting = False
+        while not crew.is_over:
+            reason = signals.wait(lambda: "")
+            if reason in signal.Signals.__members__:
+                asked.append(reason)
+                logger.warning("%s: the workers are ended", reason)
+                crew.stop(signal.Signals[reason])
+                break
+            crew.settle()
+    finally:
+        crew.stop()
+    return fates.exit_code
+
+
+class _Shown:
+    """Shows lines of workers, each behind its worker's name, on the stream that it was written to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, label: str, stream: Stream, line: str) -> None:
+        # The streams that the process was born with: a line is one write, so that two never mix.
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            where = sys.stdout if stream == "out" else sys.stderr
+            where.write(f"[{label}] {line}\n")
+            where.flush()
