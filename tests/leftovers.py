@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-LASTING_THREADS = ("glintpy-callbacks",)
-"""Threads that outlive a test by design: daemons, one a process."""
+LASTING_THREADS = ("glintpy-callbacks", "glintpy-preparing")
+"""Threads that outlive a test by design: daemons, one a process; the second compiles loops as long as it takes."""
+
+LASTING_FILES = ("glintpy-loops.lock",)
+"""What these have open meanwhile."""
 
 LASTING_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Children that multiprocessing keeps for the life of the process."""
@@ -100,7 +103,11 @@ def _descriptors() -> dict[int, str]:
             ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
         )
     }
-    return {number: target for number, target in found if number not in lasting}
+    return {
+        number: target
+        for number, target in found
+        if number not in lasting and not target.endswith(LASTING_FILES)
+    }
 
 
 def _children() -> dict[int, str]:

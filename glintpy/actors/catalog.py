@@ -45,10 +45,10 @@ class Order:
     """Something to ask of a server; the answer comes back through ``Catalog.answered``."""
 
     server_id: str
-    kind: Literal["reserve", "create", "destroy", "configure", "round"]
+    kind: Literal["reserve", "create", "destroy", "configure", "round", "live"]
     model_id: int
     version: int = 0
-    """Of an updater's numbers, or of a round."""
+    """Of an updater's numbers, of a round, or of who is alive."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +70,10 @@ class Model:
     """Of the group that it follows: the last step that all servers have applied."""
     round_version: int = 0
     """How many rounds have been begun to be ended."""
+    live: int = 0
+    """A bit for each rank of the group that it follows."""
+    live_version: int = 0
+    """How often these have changed."""
     stage: Literal["reserve", "create", "ready", "destroy"] = "reserve"
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
@@ -114,6 +118,8 @@ class Model:
             "numbers_made": self.numbers_made,
             "round_clock": self.round_clock,
             "round_version": self.round_version,
+            "live": self.live,
+            "live_version": self.live_version,
         }
 
     @classmethod
@@ -130,6 +136,8 @@ class Model:
             str(content.get("numbers_made", "")),
             int(content.get("round_clock", 0)),
             int(content.get("round_version", 0)),
+            int(content.get("live", 0)),
+            int(content.get("live_version", 0)),
             stage="ready",
         )
 
@@ -198,8 +206,13 @@ class Catalog:
         )
         self.rounds = Rounds(
             save=save,
-            order=lambda model, server_id: self.orders.append(
-                Order(server_id, "round", model.info.model_id, model.round_version)
+            order=lambda model, server_id, kind: self.orders.append(
+                Order(
+                    server_id,
+                    kind,
+                    model.info.model_id,
+                    model.round_version if kind == "round" else model.live_version,
+                )
             ),
             following=self._following,
         )
@@ -340,7 +353,7 @@ class Catalog:
         if order.kind == "configure":
             self.configuring.answered(model, order, error)
             return
-        if order.kind == "round":
+        if order.kind in {"round", "live"}:
             self.rounds.answered(model, order, error)
             return
         if model is None or model.stage != order.kind or order.server_id not in model.pending:

@@ -65,6 +65,8 @@ class Computing:
             wants_values=False,
             assign=True,
             array=0,
+            round=0,
+            rank=0,
             paired=False,
             rows=message.rows,
             cols=message.cols,

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from glintpy import config, failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
 from glintpy.protocol.messages import Change, Push
+from glintpy.protocol.rounds import Turn
 from glintpy.protocol.selection import Selection
 from glintpy.storage.files import Files, empty_folder, is_being_emptied
+from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 from glintpy.storage.log import RESERVE_BYTES, Log
 from glintpy.storage.log_format import LogFailed
@@ -29,6 +31,7 @@ from glintpy.storage.log_records import (
     ConfiguredRecord,
     DestroyedRecord,
     EndedRecord,
+    LiveRecord,
     MadeRecord,
     OpenedRecord,
     OutcomeRecord,
@@ -126,6 +129,8 @@ class Durable:
             if self._log is not None:
                 self._journal.observer = self
                 self._append(StartedRecord(self._snapshots.identity()))
+                for shard in self._shards.values():
+                    shard.live = 0
                 self.sync()
                 self._log.serve(self._journal.incarnation)
                 self._since_round = self._log.num_bytes
@@ -217,7 +222,7 @@ class Durable:
                 keeper.configured(record.model_id, record.version, record.numbers)
         elif isinstance(record, RoundRecord):
             if record.model_id in kept:
-                kept[record.model_id].end_round(record.first, record.stop)
+                kept[record.model_id].end_round(record.first, record.stop, Ending(record.live))
         elif not is_done(record, self._journal, set(kept)):
             self._append(VoidRecord(entry.number))
 
@@ -260,10 +265,10 @@ class Durable:
         if model_id in self._shards:
             self._append(ConfiguredRecord(model_id, version, numbers), small=False)
 
-    def ending_round(self, model_id: int, first: int, stop: int) -> None:
-        """What some rows of a model have gathered is about to be applied; raises as ``configured``."""
-        if model_id in self._shards:
-            self._append(RoundRecord(model_id, first, stop), small=False)
+    def about_round(self, record: RoundRecord | LiveRecord) -> None:
+        """Rounds of a model are about to end, or to wait for others than before; raises as ``configured``."""
+        if record.model_id in self._shards:
+            self._append(record, small=False)
 
     def destroyed(self, model_id: int) -> None:
         """A model is about to end."""
@@ -297,6 +302,7 @@ class Durable:
                 message.values,
                 message.assign,
                 message.array,
+                Turn(message.round, message.rank),
             ),
             small=False,
         )

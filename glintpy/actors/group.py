@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glintpy.errors import ConfigError
+from glintpy.protocol.rounds import RANKS_MAX
 
 NAMED_MAX = 8
 """Workers that an error names."""
@@ -136,6 +137,15 @@ class Group:
     def fastest(self) -> int:
         """The highest clock."""
         return max((worker.clock for worker in self.workers.values()), default=0)
+
+    @property
+    def live(self) -> int:
+        """A bit for each rank that others wait for: of who is there, and of who is to come; 0: too many for bits."""
+        ranks = {worker.rank for worker in self.workers.values()}
+        for rank in range(self.num_workers):
+            if len(ranks) < len(self.workers) + self.num_unjoined:
+                ranks.add(rank)
+        return 0 if any(rank >= RANKS_MAX for rank in ranks) else sum(1 << rank for rank in ranks)
 
     # --- coming and going -------------------------------------------------------------------------------------
 

@@ -121,6 +121,11 @@ class Groups:
         group = self._groups.get(name)
         return (0, 0) if group is None else (group.slowest, group.fastest)
 
+    def live(self, name: str) -> int:
+        """Return a bit for each rank of a group that others wait for; 0 if there is none of that name."""
+        group = self._groups.get(name)
+        return 0 if group is None else group.live
+
     def applied(self, name: str, now: float) -> None:
         """Models that follow a group may have applied more of it."""
         if self._parked.get(name):

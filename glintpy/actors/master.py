@@ -27,6 +27,7 @@ from glintpy.protocol.messages import (
     EndRound,
     Failure,
     Message,
+    SetLive,
 )
 from glintpy.protocol.messages_master import (
     Beat,
@@ -245,7 +246,7 @@ class MasterActor(RequestActor):
     def _follow_groups(self, now: float) -> None:
         """Have models end the rounds that their groups have finished, and groups hear of it."""
         for name in self.catalog.rounds.groups:
-            self.catalog.rounds.follow(name, self.groups.clocks(name)[0])
+            self.catalog.rounds.follow(name, self.groups.clocks(name)[0], self.groups.live(name))
             self.groups.applied(name, now)
         self._send_orders()
 
@@ -358,6 +359,8 @@ class MasterActor(RequestActor):
             return ConfigureShard(request_id, order.model_id, model.numbers_version, numbers)
         if order.kind == "round":
             return EndRound(request_id, order.model_id, model.round_version)
+        if order.kind == "live":
+            return SetLive(request_id, order.model_id, model.live_version, model.live)
         return CreateShard(
             request_id,
             order.model_id,

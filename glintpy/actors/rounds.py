@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from glintpy.errors import GlintError, ModelError, ModelLost
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from glintpy.actors.catalog import Model, Order
 
 logger = logging.getLogger("glintpy.master")
+
+
+Kind = Literal["round", "live"]
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Rounds:
 
     Args:
         save: writes a model down.
-        order: tells a server to end the round that its model is at by then.
+        order: tells a server to end the round that its model is at by then, or who of the group is alive.
         following: returns the ready models that follow a group; of None: any group.
     """
 
@@ -43,13 +46,14 @@ class Rounds:
         self,
         *,
         save: Callable[[Model], None],
-        order: Callable[[Model, str], None],
+        order: Callable[[Model, str, Kind], None],
         following: Callable[[str | None], list[Model]],
     ) -> None:
         self._save = save
         self._order = order
         self._following = following
         self._under_way: dict[int, _Round] = {}
+        self._untold: dict[int, set[str]] = {}  # by model, servers that could not be told who is alive
         self._unwritten: set[int] = set()  # models whose rounds can't be written down; each is said once
 
     # --- what groups ask and do -------------------------------------------------------------------------------
@@ -59,14 +63,17 @@ class Rounds:
         """The groups that are followed."""
         return {model.info.spec.group for model in self._following(None)}
 
-    def follow(self, group: str, clock: int) -> None:
-        """End what all workers of a group have finished.
+    def follow(self, group: str, clock: int, live: int) -> None:
+        """End what all workers of a group have finished, and have rounds wait for those that are alive.
 
         Args:
             group: its name.
             clock: steps that its slowest worker has finished.
+            live: a bit for each rank.
         """
         for model in self._following(group):
+            if live != model.live:
+                self._set_live(model, live)
             known = self._under_way.get(model.info.model_id)
             if clock > (model.round_clock if known is None else known.clock):
                 self._begin(model, clock)
@@ -97,6 +104,12 @@ class Rounds:
             order: what was asked.
             error: what the server refused it for.
         """
+        if order.kind == "live":
+            # A server that is away is told when it joins.
+            if model is not None and error is not None and not isinstance(error, ModelError | ModelLost):
+                logger.warning("server %s can't take in who is alive yet: %s", order.server_id, error)
+                self._untold.setdefault(order.model_id, set()).add(order.server_id)
+            return
         known = self._under_way.get(order.model_id)
         if model is None or known is None or order.version != model.round_version:
             return
@@ -111,26 +124,31 @@ class Rounds:
     def server_joined(self, server_id: str) -> None:
         """Tell a server again what it may not have heard."""
         for model in self._following(None):
+            if model.live and server_id in model.server_ids:
+                self._order(model, server_id, "live")
             known = self._under_way.get(model.info.model_id)
             if known is not None and server_id in known.pending:
                 known.refused.discard(server_id)
-                self._order(model, server_id)
+                self._order(model, server_id, "round")
 
     def ended(self, model_id: int) -> None:
         """A model is about to end."""
         self._under_way.pop(model_id, None)
+        self._untold.pop(model_id, None)
         self._unwritten.discard(model_id)
 
     def tick(self) -> None:
-        """Tell again who refused, and write down what could not be."""
+        """Tell again those that refused, and write down what could not be."""
         for model in self._following(None):
+            for server_id in sorted(self._untold.pop(model.info.model_id, ())):
+                self._order(model, server_id, "live")
             known = self._under_way.get(model.info.model_id)
             if known is None:
                 continue
             self._end_if_over(model, known)
             refused, known.refused = known.refused, set()
             for server_id in sorted(refused):
-                self._order(model, server_id)
+                self._order(model, server_id, "round")
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -141,7 +159,16 @@ class Rounds:
             return
         self._under_way[model.info.model_id] = _Round(clock, set(model.server_ids))
         for server_id in model.server_ids:
-            self._order(model, server_id)
+            self._order(model, server_id, "round")
+
+    def _set_live(self, model: Model, live: int) -> None:
+        before = model.live
+        model.live, model.live_version = live, model.live_version + 1
+        if not self._write(model):
+            model.live = before
+            return
+        for server_id in model.server_ids:
+            self._order(model, server_id, "live")
 
     def _end_if_over(self, model: Model, known: _Round) -> None:
         if known.pending:

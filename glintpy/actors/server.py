@@ -6,23 +6,24 @@ receipts (who may push what, once), shards (what a push does), and the shelf (wh
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 
 from glintpy import config, failpoints
-from glintpy.actors.base import Inbox, Later, RequestActor
+from glintpy.actors.base import LATER, Inbox, Later, RequestActor
 from glintpy.actors.computing import Computing
+from glintpy.actors.cuts import Cuts
 from glintpy.actors.durable import Durable
 from glintpy.actors.held import HeldOutlet
 from glintpy.actors.outlet import Outlet
+from glintpy.actors.parking import Parked, RoundOpenError
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
-from glintpy.errors import ModelError, Overloaded, RemoteProtocolError
+from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.messages import (
     BeginCut,
@@ -43,18 +44,21 @@ from glintpy.protocol.messages import (
     Push,
     ReadCut,
     ServerStatus,
-    Values,
+    SetLive,
     as_fields,
 )
+from glintpy.protocol.rounds import Turn
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 from glintpy.storage.log_format import LogFailed
+from glintpy.storage.log_records import LiveRecord, RoundRecord
+from glintpy.storage.shard import Shard
 
 logger = logging.getLogger("glintpy.actors")
 
-CUTS_MAX = 64
-"""Moments held at once: each may come to cost as much memory as its model."""
+Job = CreateShard | EndRound | SetLive
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,12 @@ class Control(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Cut:
-    """A moment of a model that a client reads."""
+class _How(TypedDict):
+    """How a push is applied, see ``Shard.push``."""
 
-    session: bytes
-    request_id: int
-    model_id: int
-    last_read: float
+    assign: bool
+    array: int
+    turn: Turn
 
 
 class ServerActor(RequestActor):
@@ -119,26 +121,22 @@ class ServerActor(RequestActor):
         self.receipts = receipts or Receipts(journal, settings)
         self.receipts.durable = durable
         self._started = clock()
-        self._cuts: dict[int, _Cut] = {}
-        # Never a number of an earlier process: a save that goes on after a restart would read another save's cut.
-        self._cut_ids = itertools.count((journal.incarnation << 32) + 1)
-        self._jobs: list[tuple[CreateShard | EndRound, Iterator[Message | None]]] = []
+        self._cuts = Cuts(shelf, self.receipts, incarnation=journal.incarnation)
+        self._parked = Parked()
+        self._freed: list[tuple[int, range]] = []  # rows whose rounds a push has ended
+        self._jobs: list[tuple[Job, Iterator[Message | None]]] = []
         self.num_bytes_in = 0
 
     # --- clients --------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, message: Message) -> Message | Later | None:
         """Return the answer to a client."""
-        del peer
         now = self.clock()
         match message:
             case Pull():
-                return self.receipts.pull(message, now, read=self._read)
-            case Push():
-                self.num_bytes_in += message.values.nbytes + message.rows.nbytes
-                return self.receipts.push(message, now, apply=self._apply, read=self._read)
-            case Change():
-                return self.receipts.push(message, now, apply=self._apply, read=self._read)
+                return self._pull(peer, message, now)
+            case Push() | Change():
+                return self._push(message, now)
             case Compute():
                 return self.receipts.compute(message, now, run=self._compute)
             case Probe():
@@ -150,12 +148,36 @@ class ServerActor(RequestActor):
                 return None
             case ServerStatus():
                 return Done(message.request_id, wire.document(self.status()))
+            case BeginCut() | ReadCut() | EndCut():
+                return self._cuts.handle(message, now)
             case _:
-                return self._handle_cut(message, now)
+                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
 
     def window_bytes(self) -> int:
         """Return the window that answers grant."""
         return self.receipts.window_bytes
+
+    def _push(self, message: Push | Change, now: float) -> Message:
+        if isinstance(message, Push):
+            self.num_bytes_in += message.values.nbytes + message.rows.nbytes
+        receipt = self.receipts.push(message, now, apply=self._apply, read=self._read)
+        while self._freed:
+            self._look_again(*self._freed.pop())
+        return receipt
+
+    def _pull(self, peer: bytes, message: Pull, now: float) -> Message | Later:
+        try:
+            return self.receipts.pull(message, now, read=self._read)
+        except RoundOpenError:
+            self._parked.add(peer, message, now)
+            return LATER
+
+    def _look_again(self, model_id: int, rows: range | None = None) -> None:
+        """Answer the pulls whose rounds have ended meanwhile, and those that can't wait any more."""
+        for peer, message in self._parked.take(model_id, rows):
+            frames = self._answer_to(peer, message)  # or it is parked again
+            if frames is not None:
+                self.outlet.send(peer, frames)
 
     def _compute(self, message: Compute) -> Message:
         arrays = self._computing.read(message)
@@ -165,22 +187,29 @@ class ServerActor(RequestActor):
         message = request if isinstance(request, Push) else self._computing.push_of(request)
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
+        turn = Turn(message.round, message.rank)
+        how = _How(assign=message.assign, array=message.array, turn=turn)
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
             shard.check_pull(selection, config.FRAME_BYTES_MAX, array=message.array)
         if self.durable.keeps(message.model_id):
             # Before it is written down: a log is no place for what would be refused.
-            shard.check_push(selection, message.values, assign=message.assign, array=message.array)
+            shard.check_push(selection, message.values, **how)
         self.durable.push(message)
         if shard.undo is None:
-            shard.push(selection, message.values, assign=message.assign, array=message.array)
+            self._ended(message, shard.push(selection, message.values, **how))
             return
         shard.undo.begin(message.session, message.sequence)
         try:
-            shard.push(selection, message.values, assign=message.assign, array=message.array)
+            self._ended(message, shard.push(selection, message.values, **how))
         except Exception:
             self._roll_back()
             raise
+
+    def _ended(self, message: Push, rows: range) -> None:
+        if rows:
+            # When the push has its receipt: who reads now might read what would be undone.
+            self._freed.append((message.model_id, rows))
 
     def _roll_back(self) -> None:
         """Undo the push under way; if that fails too, end as if killed: the next process does it."""
@@ -195,68 +224,15 @@ class ServerActor(RequestActor):
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
+        if isinstance(message, Pull) and message.round:
+            # Bounds first: what doesn't fit the model is refused at once.
+            shard.check_pull(selection, config.FRAME_BYTES_MAX, array=message.array)
+            if shard.is_open(selection, Turn(message.round, message.rank)):
+                raise RoundOpenError
         failpoints.hit("pull.before_copy")
         values = shard.pull(selection, array=message.array, bytes_max=config.FRAME_BYTES_MAX)
         failpoints.hit("pull.before_send")
         return values
-
-    # --- cuts -----------------------------------------------------------------------------------------------
-
-    def _handle_cut(self, message: Message, now: float) -> Message:
-        match message:
-            case BeginCut():
-                return self._begin_cut(message, now)
-            case ReadCut():
-                return self._read_cut(message, now)
-            case EndCut():
-                return self._end_cut(message, now)
-            case _:
-                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
-
-    def _begin_cut(self, message: BeginCut, now: float) -> Message:
-        gap = self.receipts.follows(message, now)
-        if gap is not None:
-            return gap
-        shard = self.shelf.shard(message.model_id)
-        slice_rows = max(1, config.PART_BYTES // max(1, shard.row_bytes))
-        asked = (message.session, message.request_id)
-        again = [cut_id for cut_id, cut in self._cuts.items() if (cut.session, cut.request_id) == asked]
-        cut_id = again[0] if again else next(self._cut_ids)
-        if not again:
-            if len(self._cuts) >= CUTS_MAX:
-                raise Overloaded(
-                    f"{CUTS_MAX} saves read from this server already; come again when one is done"
-                )
-            shard.begin_cut(cut_id, slice_rows=slice_rows)
-            self._cuts[cut_id] = _Cut(message.session, message.request_id, message.model_id, now)
-        found = {"cut_id": cut_id, "num_rows": shard.num_rows, "slice_rows": slice_rows}
-        return Done(message.request_id, wire.document(found))
-
-    def _read_cut(self, message: ReadCut, now: float) -> Message:
-        self.receipts.find(message.session, now)
-        known = self._cuts.get(message.cut_id)
-        if known is None or known.session != message.session:
-            raise ModelError(f"there is no cut {message.cut_id} (any more): it was not read for too long")
-        known.last_read = now
-        cut = self.shelf.shard(known.model_id).cuts[message.cut_id]
-        values = cut.read(message.index, floor=message.done_below)
-        cells = config.PART_BYTES // values.itemsize
-        if values.size > cells:
-            values = values.reshape(-1)[message.first_cell : message.first_cell + cells]
-        return Values(message.request_id, 0, self.window_bytes(), values)
-
-    def _end_cut(self, message: EndCut, now: float) -> Message:
-        self.receipts.find(message.session, now)
-        known = self._cuts.get(message.cut_id)
-        if known is not None and known.session == message.session:
-            self._drop_cut(message.cut_id)
-        return Done(message.request_id, wire.document({}))
-
-    def _drop_cut(self, cut_id: int) -> None:
-        known = self._cuts.pop(cut_id)
-        shard = self.shelf.find(known.model_id)
-        if shard is not None and cut_id in shard.cuts:
-            shard.end_cut(cut_id)
 
     # --- the master -----------------------------------------------------------------------------------------
 
@@ -305,6 +281,9 @@ class ServerActor(RequestActor):
             case EndRound():
                 self._begin(request, self._round(request.model_id, request.version))
                 return None
+            case SetLive():
+                self._begin(request, self._live(request.model_id, request.version, request.live))
+                return None
             case DestroyShard():
                 self._destroy(request.model_id)
                 return done
@@ -317,28 +296,40 @@ class ServerActor(RequestActor):
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not for a server")
 
-    def _begin(self, request: CreateShard | EndRound, steps: Iterator[None]) -> None:
+    def _begin(self, request: Job, steps: Iterator[None]) -> None:
         self._jobs.append((request, self._job(steps, request)))
         self.inbox.has_work = True
 
     def _round(self, model_id: int, version: int) -> Iterator[None]:
-        """End a round of a model, a slice at each step; again does nothing."""
+        """End a step of a model, a slice at each step; again does nothing."""
         shard = self.shelf.shard(model_id)
-        if version <= shard.round_version:
-            return
-        for first, stop in shard.pieces_of_round():
-            if self.shelf.find(model_id) is not shard:
+        if version > shard.round_version:
+            yield from self._end_rounds(shard, Ending())
+            shard.round_version = version
+
+    def _live(self, model_id: int, version: int, live: int) -> Iterator[None]:
+        """Have rounds with tags wait for other ranks than before; those that have all of them end, slice by slice."""
+        shard = self.shelf.shard(model_id)
+        if version > shard.live_version:
+            self.durable.about_round(LiveRecord(model_id, live))
+            shard.live, shard.live_version = live, version
+            if live:
+                yield from self._end_rounds(shard, Ending(live))
+            self._look_again(model_id)
+
+    def _end_rounds(self, shard: Shard, ending: Ending) -> Iterator[None]:
+        for first, stop in shard.pieces_of_round(ending):
+            if self.shelf.find(shard.model_id) is not shard:
                 return  # destroyed meanwhile
-            self.durable.ending_round(model_id, first, stop)
+            self.durable.about_round(RoundRecord(shard.model_id, first, stop, ending.live))
             try:
-                shard.end_round(first, stop)
+                shard.end_round(first, stop, ending)
             except Exception:
                 self._roll_back()
                 raise
             yield
-        shard.round_version = version
 
-    def _job(self, steps: Iterator[None], request: CreateShard | EndRound) -> Iterator[Message | None]:
+    def _job(self, steps: Iterator[None], request: Job) -> Iterator[Message | None]:
         try:
             for _ in steps:
                 yield None
@@ -347,10 +338,10 @@ class ServerActor(RequestActor):
             yield self.failure(request.request_id, error)
 
     def _destroy(self, model_id: int) -> None:
-        for cut_id in [cut_id for cut_id, known in self._cuts.items() if known.model_id == model_id]:
-            self._drop_cut(cut_id)
+        self._cuts.drop_of(model_id)
         self.shelf.destroy(model_id)
         self._cancel_jobs(lambda ended: ended == model_id)
+        self._look_again(model_id)
 
     def _cancel_jobs(self, has_ended: Callable[[int], bool]) -> None:
         """Have what waits its turn at a model only answer, lest the model be made after its end."""
@@ -384,9 +375,8 @@ class ServerActor(RequestActor):
         """Forget what has been silent for too long; share the budget anew."""
         self.receipts.share_budget(now)
         self.receipts.expire(now)
-        for cut_id, known in list(self._cuts.items()):
-            if now - known.last_read > self.settings.cut_idle_s:
-                self._drop_cut(cut_id)
+        self._parked.forget(now)
+        self._cuts.forget(now, idle_s=self.settings.cut_idle_s)
         if self.durable.has_failed:
             self.held.release()
 
@@ -440,5 +430,5 @@ class ServerActor(RequestActor):
             "backlog_bytes": self.held.backlog_bytes,
             "dropped": self.held.num_dropped,
             "window_bytes": receipts.window_bytes,
-            "cuts": len(self._cuts),
+            "cuts": self._cuts.num,
         }

@@ -126,6 +126,7 @@ class Stores:
             undo=undo,
         )
         shard.numbers_version = version
+        shard.live = int(description.get("live", 0))
         return shard
 
     def open(self, segment: Segment, *, undo: Undo | None) -> Shard:

@@ -23,6 +23,7 @@ from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning import Layout, Partitioner
 from glintpy.protocol import wire
 from glintpy.protocol.messages_master import ConfigureModel
+from glintpy.protocol.rounds import turn_of
 from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.ties import Tie
 from glintpy.updaters import Updater
@@ -311,25 +312,31 @@ class BigModel(HasFunctions):
 
     # --- for subclasses -------------------------------------------------------------------------------------------
 
-    def _pull(self, asked: Asked, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
+    def _pull(self, asked: Asked, out: NDArray[Any] | None, tag: int | None = None) -> Future[NDArray[Any]]:
         self._check_exists()
+        target = self._target if tag is None else self._in_round(tag)
         if out is not None:
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
             return completed(self._nothing(asked, out))
         if self._gate is not None:
             self._gate.wait(self._timeout_s)
-        return pull(self._tie.runtime(), self._target, asked, out)
+        return pull(self._tie.runtime(), target, asked, out)
 
-    def _push(self, asked: Asked, values: Any) -> Future[None]:
+    def _push(self, asked: Asked, values: Any, tag: int | None = None) -> Future[None]:
         self._check_exists()
+        target = self._target if tag is None else self._in_round(tag)
+        if tag is not None and asked.cols is not None:
+            raise ConfigError(
+                "a push to a round is of whole rows, since the round ends for whole rows; leave cols out"
+            )
         parsed = self._parsed(asked, values)
         if asked.empty:
             return completed(None)
         once = self._without_repeats(asked, parsed)
         if once is not None:
             asked, parsed = once.asked, once.values
-        return push(self._tie.runtime(), self._target, asked, parsed)
+        return push(self._tie.runtime(), target, asked, parsed)
 
     def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
         self._check_exists()
@@ -377,6 +384,14 @@ class BigModel(HasFunctions):
     def _nothing(self, asked: Asked, out: NDArray[Any] | None) -> NDArray[Any]:
         """Return the values of no cell."""
         return asked.finish(np.empty(asked.wire_shape, dtype=self._target.dtype)) if out is None else out
+
+    def _in_round(self, tag: int) -> Target:
+        group = self._group
+        if group is None:
+            raise ConfigError(
+                f'round={tag!r:.80} is for handles with consistency="bsp" and a group, see `with_options`'
+            )
+        return self._target.in_round(turn_of(tag, group.rank))
 
     def _make_target(self) -> Target:
         return Target(

@@ -36,9 +36,12 @@ def pull(runtime: Runtime, target: Target, asked: Asked, out: NDArray[Any] | Non
         asked: not empty.
         out: ``asked.shape``, to be written into; None: the result is a new array.
     """
-    future = _joined(runtime, target, asked, "pull", out)
-    if future is not None:
-        return future
+    if not target.turn.tag:
+        future = _joined(runtime, target, asked, "pull", out)
+        if future is not None:
+            return future
+    else:
+        runtime.outbox.issue()  # what was asked for before comes before, and others don't wait for a round
     into = None if out is None else asked.to_wire(out)
     finish: Finish = asked.finish if out is None else lambda _: out
     return Requester(runtime, target, asked, kind="pull").pull(into, finish)
@@ -53,9 +56,12 @@ def push(runtime: Runtime, target: Target, asked: Asked, values: NDArray[Any]) -
         asked: not empty.
         values: ``asked.shape``.
     """
-    future = _joined(runtime, target, asked, "push", values)
-    if future is not None:
-        return future
+    if not target.turn.tag:
+        future = _joined(runtime, target, asked, "push", values)
+        if future is not None:
+            return future
+    else:
+        runtime.outbox.issue()
     return Requester(runtime, target, asked, kind="push").push(asked.to_wire(values))
 
 

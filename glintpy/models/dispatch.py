@@ -6,6 +6,7 @@ user's type; who dispatches is told once, when all parts have their outcome.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Collection
 from functools import partial
@@ -22,6 +23,7 @@ from glintpy.protocol.calls import Call, Failed, Result, Stamp
 from glintpy.protocol.messages import Pull, Push, Values
 from glintpy.protocol.outcomes import Kind, Tally
 from glintpy.protocol.parts import Part, cut
+from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import slices_of
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
@@ -45,6 +47,7 @@ class Target:
         row_bytes: of one row of the array.
         joins_cells: whether its updater takes several pushes to single cells as one, as it does those to rows.
         array: which of the model's arrays requests are about; 0 its values.
+        turn: the round to which requests belong.
     """
 
     def __init__(
@@ -71,6 +74,13 @@ class Target:
         self.num_cols = kind.row_shape[0] if kind.row_shape else None
         self.row_bytes = kind.row_bytes
         self.joins_cells = updater.joins_cells
+        self.turn = STEP
+
+    def in_round(self, turn: Turn) -> Target:
+        """Return the same model for requests that belong to a round."""
+        target = copy.copy(self)
+        target.turn = turn
+        return target
 
     def of_array(self, array: int) -> Target:
         """Return the same model for requests about another of its arrays."""
@@ -234,6 +244,7 @@ class Dispatch:
 
     def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Pull]:
         info, selection, array = self._target.info, part.selection, self._target.array
+        turn = self._target.turn
 
         def build(stamp: Stamp) -> Pull:
             return Pull(
@@ -245,6 +256,8 @@ class Dispatch:
                 info.routing,
                 number,
                 array,
+                turn.tag,
+                turn.rank,
                 selection.paired,
                 selection.rows,
                 selection.cols,
@@ -256,6 +269,7 @@ class Dispatch:
         self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
     ) -> Call:
         info, selection, array = self._target.info, part.selection, self._target.array
+        turn = STEP if assign else self._target.turn
         wants_values = self._wants_values
 
         def build(stamp: Stamp) -> Push:
@@ -270,6 +284,8 @@ class Dispatch:
                 wants_values,
                 assign,
                 array,
+                turn.tag,
+                turn.rank,
                 selection.paired,
                 selection.rows,
                 selection.cols,

@@ -37,6 +37,7 @@ class BigMatrix(BigModel):
         cols: ArrayLike | slice | None = None,
         *,
         out: NDArray[Any] | None = None,
+        round: int | None = None,  # noqa: A002 - what it is
     ) -> Future[NDArray[Any]]:
         """Read rows, columns or single elements; at most one request goes to each server.
 
@@ -49,6 +50,8 @@ class BigMatrix(BigModel):
             cols: the same for columns. With ``rows`` too: element i is (rows[i], cols[i]).
             out: C-contiguous, of the exact dtype and shape of the result, to be written into. Not to be
                 read before the future is done.
+            round: of such a model: wait until these rows are out of the round with this tag to which this worker has
+                pushed. None: read what the last round has left.
 
         Returns:
             A future of (num_cols,) values for an int; (n, num_cols) for rows; (num_rows, len(cols)) for
@@ -66,10 +69,15 @@ class BigMatrix(BigModel):
         Threads:
             Safe from any thread; doesn't wait.
         """
-        return self._pull(self._asked(rows, cols), out)
+        return self._pull(self._asked(rows, cols), out, round)
 
     def push(
-        self, rows: ArrayLike | slice | None, values: ArrayLike, *, cols: ArrayLike | slice | None = None
+        self,
+        rows: ArrayLike | slice | None,
+        values: ArrayLike,
+        *,
+        cols: ArrayLike | slice | None = None,
+        round: int | None = None,  # noqa: A002 - what it is
     ) -> Future[None]:
         """Add values to rows, columns or single elements, exactly once; repeats all count.
 
@@ -82,12 +90,16 @@ class BigMatrix(BigModel):
             values: numbers that broadcast against what ``pull`` with the same arguments returns. They are
                 copied before the call returns. Integers wrap as numpy's do.
             cols: as in ``pull``.
+            round: of a model that follows a group (``consistency="bsp"``): the push belongs to a round with this tag,
+                an integer, which ends for each row by itself, as soon as all workers of the group have pushed to it
+                with the same tag, each once; None: it belongs to the step that ``group.tick`` finishes. The future is
+                done when the push lies on its servers; ``pull(..., round=tag)`` waits for the round's end.
 
         Returns:
             A future that is done when all servers have applied the push.
 
         Raises:
-            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+            ShapeError, DTypeError, KeyRangeError, ConfigError: here, before anything is sent.
             ModelNotFound: it was destroyed through this handle.
 
         The future raises:
@@ -98,7 +110,7 @@ class BigMatrix(BigModel):
         Threads:
             Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
         """
-        return self._push(self._asked(rows, cols), values)
+        return self._push(self._asked(rows, cols), values, round)
 
     def push_pull(
         self,

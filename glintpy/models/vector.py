@@ -35,7 +35,11 @@ class BigVector(BigModel):
         return
 
     def pull(
-        self, keys: ArrayLike | slice | None = None, *, out: NDArray[Any] | None = None
+        self,
+        keys: ArrayLike | slice | None = None,
+        *,
+        out: NDArray[Any] | None = None,
+        round: int | None = None,  # noqa: A002 - what it is
     ) -> Future[NDArray[Any]]:
         """Read values; at most one request goes to each server, and own pushes are seen.
 
@@ -43,6 +47,7 @@ class BigVector(BigModel):
             keys: an int, a slice, (n,) integers in [0, size) in any order with repeats, a (size,) boolean
                 mask, or None for all.
             out: C-contiguous, of the exact dtype and shape of the result, to be written into.
+            round: as of ``BigMatrix.pull``.
 
         Returns:
             A future of (n,) values, or () for an int; entry i belongs to ``keys[i]``.
@@ -57,21 +62,28 @@ class BigVector(BigModel):
         Threads:
             Safe from any thread; doesn't wait.
         """
-        return self._pull(self._asked(keys), out)
+        return self._pull(self._asked(keys), out, round)
 
-    def push(self, keys: ArrayLike | slice | None, values: ArrayLike) -> Future[None]:
+    def push(
+        self,
+        keys: ArrayLike | slice | None,
+        values: ArrayLike,
+        *,
+        round: int | None = None,  # noqa: A002 - what it is
+    ) -> Future[None]:
         """Add values at keys, exactly once; repeats all count. See ``BigMatrix.push`` for what changes together.
 
         Args:
             keys: as in ``pull``.
             values: numbers that broadcast against what ``pull`` with the same keys returns; copied before
                 the call returns.
+            round: as of ``BigMatrix.push``.
 
         Returns:
             A future that is done when all servers have applied the push.
 
         Raises:
-            ShapeError, DTypeError, KeyRangeError: here, before anything is sent.
+            ShapeError, DTypeError, KeyRangeError, ConfigError: here, before anything is sent.
             ModelNotFound: it was destroyed through this handle.
 
         The future raises:
@@ -80,7 +92,7 @@ class BigVector(BigModel):
         Threads:
             Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
         """
-        return self._push(self._asked(keys), values)
+        return self._push(self._asked(keys), values, round)
 
     def push_pull(
         self, keys: ArrayLike | slice | None, values: ArrayLike, *, out: NDArray[Any] | None = None

@@ -62,5 +62,7 @@ SESSION_OR_NONE = Bytes((0, 16))
 PART = Int(0, 2**32 - 1)
 WAIT_MS = Int(0, 2**32 - 1)
 """How long the answer may be put off, in milliseconds; the master may give less."""
+RANK = Int(0, 62)
+"""A worker whose pushes rounds with tags mark by a bit."""
 ARRAY = Int(0, 255)
 """Which of a model's arrays: 0 its values, then what its updater keeps beside them."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from glintpy.protocol.fields import (
     ARRAY,
     PART,
+    RANK,
     SESSION,
     SESSION_OR_NONE,
     Bool,
@@ -105,6 +106,9 @@ class Pull(Message):
     routing: int = rule(Int())
     part: int = rule(PART)
     array: int = rule(ARRAY)
+    round: int = rule(Int())
+    """Not before the rows are out of this round of the worker's, as in ``Push``; 0: at once."""
+    rank: int = rule(RANK)
     paired: bool = rule(Bool())
     rows: Array = rule(Frame(index=True))
     cols: Array | None = rule(Frame(index=True, optional=True))
@@ -128,6 +132,10 @@ class Push(Message):
     """Store the values as they are, whatever the updater: how a saved model is loaded."""
     array: int = rule(ARRAY)
     """Other than 0 only with ``assign``."""
+    round: int = rule(Int())
+    """Of a model that follows a group: one more than the round's tag; 0: applied as the model says."""
+    rank: int = rule(RANK)
+    """Of the worker, in a round."""
     paired: bool = rule(Bool())
     rows: Array = rule(Frame(index=True))
     cols: Array | None = rule(Frame(index=True, optional=True))
@@ -337,6 +345,18 @@ class EndRound(Message):
     model_id: int = rule(Int())
     version: int = rule(Int(1))
     """Grows with each round; what isn't newer than what the server has ended is done already."""
+
+
+@message
+class SetLive(Message):
+    """Master: for the pushes of these ranks rounds with tags wait from now on; end those that have all of them."""
+
+    KIND: ClassVar[int] = 29
+    model_id: int = rule(Int())
+    version: int = rule(Int(1))
+    """Grows with each change; what isn't newer than what the server has is done already."""
+    live: int = rule(Int())
+    """A bit for each rank; 0: none ends."""
 
 
 @message

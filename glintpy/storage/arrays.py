@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 VALUES = "values"
 """The name of the first array of every model."""
 
-SUMS, PUSHERS = "sums", "pushers"
-"""The last arrays of a model that follows a group's rounds, see ``storage.gathering``."""
+GATHERED = ("sums", "pushers", "tags")
+"""The last arrays of a model that follows a group, see ``storage.gathering``."""
 
 ARRAYS_MAX = 64
 """Arrays of one model."""
@@ -62,8 +62,12 @@ def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
     kept = kept_arrays(spec, updater)
     if not spec.group:
         return kept
-    gathered = (ArraySpec(SUMS, spec.numpy_dtype, spec.row_shape), ArraySpec(PUSHERS, np.dtype("<u8"), ()))
-    return kept + gathered
+    sums, *marks = GATHERED
+    return (
+        *kept,
+        ArraySpec(sums, spec.numpy_dtype, spec.row_shape),
+        *(ArraySpec(mark, np.dtype("<u8"), ()) for mark in marks),
+    )
 
 
 def kept_arrays(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:

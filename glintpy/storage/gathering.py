@@ -1,15 +1,19 @@
 """What workers push until a round ends: sums beside the values, and who pushed; knows no file, thread or updater.
 
-Of a model that follows a group's rounds, pushes are summed up in an array of their own, and applied when the round has
-ended, each row once. A row is the unit: a cell of it that nobody pushed to counts as a push of 0.
+Of a model that follows a group, pushes are summed up in an array of their own, and applied when their round ends, each
+row once. A row is the unit: a cell of it that nobody pushed to counts as a push of 0. Rounds are of two kinds, and a
+row is in one of them at a time. A *step* ends for all rows when the master says so. A round with a *tag* ends for each
+row by itself, with the push of the last worker of those that the master says are alive.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from glintpy.errors import ConfigError, ShapeError
+from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import axis_indices
 
 if TYPE_CHECKING:
@@ -20,48 +24,114 @@ if TYPE_CHECKING:
     from glintpy.protocol.selection import Selection
     from glintpy.storage.kernels import Kernels
 
-SOMEBODY = np.uint64(1)
-"""Says that a row was pushed to in the open round."""
+SOMEBODY = 1 << 63
+"""The mark of a push that belongs to a step; the other bits are ranks."""
 
 SCANNED = 1_000_000
 """Rows that are looked at together when a round ends."""
 
 
+class Ending(NamedTuple):
+    """Which rounds are to end: with ``live`` 0 the step, else rounds with tags to which all these ranks have pushed."""
+
+    live: int = 0
+
+
 class Gathering:
-    """The open round of one shard.
+    """The open rounds of one shard.
 
     Args:
         sums: of the values' shape and dtype: what was pushed.
-        pushers: (num_rows,) uint64: 0 where nobody has pushed.
+        pushers: (num_rows,) uint64: a bit for each rank that has pushed; 0: nobody has.
+        tags: (num_rows,) uint64: of the open round; 0: a step, or none.
     """
 
-    def __init__(self, sums: NDArray[Any], pushers: NDArray[Any]) -> None:
+    def __init__(self, sums: NDArray[Any], pushers: NDArray[Any], tags: NDArray[Any]) -> None:
         self._sums = sums
         self._pushers = pushers
+        self._tags = tags
 
-    def add(self, selection: Selection, deltas: NDArray[Any], kernels: Kernels) -> None:
+    def check(self, selection: Selection, turn: Turn) -> None:
+        """Refuse a push that doesn't belong to the rounds that are open.
+
+        Args:
+            selection: checked.
+            turn: whose push it is, and to which round.
+
+        Raises:
+            ShapeError: some columns of rows, to a round with a tag.
+            ConfigError: a row is in another round, or its worker has pushed to it in this one.
+        """
+        if turn.tag and selection.cols is not None:
+            raise ShapeError(
+                "a push to a round with a tag is of whole rows, since the round ends for whole rows"
+            )
+        rows = axis_indices(selection.rows)
+        pushers, tags = self._pushers[rows], self._tags[rows]
+        is_other = (pushers != 0) & (tags != turn.tag)
+        if is_other.any():
+            index = int(np.flatnonzero(is_other)[0])
+            raise ConfigError(
+                f"a push of {_named(turn.tag)} to a row that is in {_named(int(tags[index]))}, to which "
+                f"{_ranks(int(pushers[index]))} pushed: that one has to end first"
+            )
+        if turn.tag and (pushers & np.uint64(1 << turn.rank)).any():
+            raise ConfigError(
+                f"rank {turn.rank} has pushed to a row in {_named(turn.tag)} already, and others have not: it "
+                "pushes once, and then waits for the round's end by pulling with the same tag"
+            )
+
+    def closing(self, selection: Selection, turn: Turn, live: int) -> NDArray[np.int64]:
+        """Return the rows whose round ends with a push, rising.
+
+        Args:
+            selection: checked.
+            turn: whose push it is.
+            live: the ranks that are alive; 0: nobody knows.
+        """
+        if not turn.tag or not live:
+            return np.empty(0, np.int64)
+        rows = axis_indices(selection.rows)
+        needed = np.uint64(live & ~(1 << turn.rank))
+        is_last = (self._pushers[rows] & needed) == needed
+        found: NDArray[np.int64] = rows[is_last].astype(np.int64, copy=False)
+        return found if (found[1:] > found[:-1]).all() else np.unique(found)
+
+    def add(self, selection: Selection, deltas: NDArray[Any], kernels: Kernels, turn: Turn = STEP) -> None:
         """Sum up a push.
 
         Args:
             selection: checked.
             deltas: of its shape and the values' dtype.
             kernels: of the values.
+            turn: whose push it is.
         """
         rows = axis_indices(selection.rows)
         kernels.scatter(self._sums, selection, deltas)
-        self._pushers[rows] |= SOMEBODY
+        self._pushers[rows] |= np.uint64(1 << turn.rank if turn.tag else SOMEBODY)
+        self._tags[rows] = turn.tag
 
-    def touched(self, first: int, stop: int) -> NDArray[np.int64]:
-        """Return the rows of a range that were pushed to, rising."""
-        return np.flatnonzero(self._pushers[first:stop]) + first
+    def is_open(self, selection: Selection, turn: Turn) -> bool:
+        """Whether some of these rows wait for others in a round to which this worker has pushed."""
+        rows = axis_indices(selection.rows)
+        mine = (self._pushers[rows] & np.uint64(1 << turn.rank)) != 0
+        return bool((mine & (self._tags[rows] == turn.tag)).any())
 
-    def pieces(self, num_rows: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges that hold all rows that were pushed to, about so many of them each.
+    def ending(self, first: int, stop: int, ending: Ending) -> NDArray[np.int64]:
+        """Return the rows of a range whose round is to end, rising."""
+        pushers, tags = self._pushers[first:stop], self._tags[first:stop]
+        if ending.live:
+            live = np.uint64(ending.live)
+            return np.flatnonzero((tags != 0) & ((pushers & live) == live)) + first
+        return np.flatnonzero((pushers != 0) & (tags == 0)) + first
+
+    def pieces(self, num_rows: int, ending: Ending) -> Iterator[tuple[int, int]]:
+        """Yield ranges that hold all rows whose round is to end, about so many of them each.
 
         Rows that are pushed to meanwhile may be in or not.
         """
         for begin in range(0, len(self._pushers), SCANNED):
-            rows = self.touched(begin, begin + SCANNED)
+            rows = self.ending(begin, begin + SCANNED, ending)
             for position in range(0, len(rows), num_rows):
                 piece = rows[position : position + num_rows]
                 yield int(piece[0]), int(piece[-1]) + 1
@@ -74,3 +144,14 @@ class Gathering:
         """Begin the next round of some rows."""
         self._sums[rows] = 0
         self._pushers[rows] = 0
+        self._tags[rows] = 0
+
+
+def _named(tag: int) -> str:
+    return f"round {tag - 1}" if tag else "a step"
+
+
+def _ranks(pushers: int) -> str:
+    if pushers & SOMEBODY:
+        return "workers"
+    return "ranks " + ", ".join(str(rank) for rank in range(63) if pushers >> rank & 1)

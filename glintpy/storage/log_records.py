@@ -16,6 +16,7 @@ import numpy as np
 
 from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import dtypes
+from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
     from glintpy.storage.files import Buffer
 
-_PUSH = struct.Struct("<16sQQ6B2x2Q2Q")
+_PUSH = struct.Struct("<16sQQ7Bx2Q2QQ")
 _OUTCOME = struct.Struct("<16sQB7x")
 _OPENED = struct.Struct("<16s16s")
 _ENDED = struct.Struct("<16s")
 _ADVANCED = struct.Struct("<16sQ")
 _NUMBER = struct.Struct("<Q")
-_ROUND = struct.Struct("<QQQ")
+_ROUND = struct.Struct("<QQQQ")
+_LIVE = struct.Struct("<QQ")
 
 _ALIGNMENT = 8
 """Arrays begin at multiples of it, counted from the record's own begin, which is one: compiled loops need that."""
@@ -49,6 +51,7 @@ class PushRecord:
         values: of the selection's shape and the array's dtype.
         assign: whether the values are stored as they are.
         array: which of the model's.
+        turn: to which round it belongs, of a model that follows a group.
     """
 
     KIND: ClassVar[int] = 1
@@ -59,6 +62,7 @@ class PushRecord:
     values: NDArray[Any]
     assign: bool = False
     array: int = 0
+    turn: Turn = STEP
 
     def body(self) -> list[Buffer]:
         """Return the bytes, arrays by reference."""
@@ -82,9 +86,11 @@ class PushRecord:
             dtypes.CODE_OF[values.dtype],
             values.ndim,
             self.array,
+            self.turn.rank,
             len(rows),
             num_cols,
             *shape,
+            self.turn.tag,
         )
         body: list[Buffer] = [head]
         for array in (rows, cols, values):
@@ -96,9 +102,21 @@ class PushRecord:
     @classmethod
     def of(cls, body: memoryview) -> PushRecord:
         """Return what these bytes say; its arrays lie over them."""
-        session, sequence, model_id, flags, *codes, ndim, array, num_rows, num_cols, first, second = (
-            _PUSH.unpack_from(body)
-        )
+        (
+            session,
+            sequence,
+            model_id,
+            flags,
+            *codes,
+            ndim,
+            array,
+            rank,
+            num_rows,
+            num_cols,
+            first,
+            second,
+            tag,
+        ) = _PUSH.unpack_from(body)
         rows_shape = (num_rows, 3) if flags & _ROW_SLICES else (num_rows,)
         cols_shape = (num_cols, 3) if flags & _COL_SLICES else (num_cols,)
         rows, offset = _array(body, _PUSH.size, codes[0], rows_shape)
@@ -107,7 +125,8 @@ class PushRecord:
             cols, offset = _array(body, offset, codes[1], cols_shape)
         values, _ = _array(body, offset, codes[2], (first, second)[:ndim])
         selection = Selection(rows, cols, bool(flags & _PAIRED))
-        return cls(session, sequence, model_id, selection, values, bool(flags & _ASSIGN), array)
+        turn = Turn(tag, rank)
+        return cls(session, sequence, model_id, selection, values, bool(flags & _ASSIGN), array, turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,21 +316,46 @@ class RoundRecord:
         model_id: the model's.
         first: the first of the server's rows.
         stop: the row behind the last one.
+        live: of which rounds, see ``gathering.Ending``.
     """
 
     KIND: ClassVar[int] = 11
     model_id: int
     first: int
     stop: int
+    live: int
 
     def body(self) -> list[Buffer]:
         """Return the bytes."""
-        return [_ROUND.pack(self.model_id, self.first, self.stop)]
+        return [_ROUND.pack(self.model_id, self.first, self.stop, self.live)]
 
     @classmethod
     def of(cls, body: memoryview) -> RoundRecord:
         """Return what these bytes say."""
         return cls(*_ROUND.unpack_from(body))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecord:
+    """For the pushes of these ranks a model's rounds wait from here on, as long as this process lives.
+
+    Attributes:
+        model_id: the model's.
+        live: a bit for each.
+    """
+
+    KIND: ClassVar[int] = 12
+    model_id: int
+    live: int
+
+    def body(self) -> list[Buffer]:
+        """Return the bytes."""
+        return [_LIVE.pack(self.model_id, self.live)]
+
+    @classmethod
+    def of(cls, body: memoryview) -> LiveRecord:
+        """Return what these bytes say."""
+        return cls(*_LIVE.unpack_from(body))
 
 
 Record = (
@@ -326,6 +370,7 @@ Record = (
     | StartedRecord
     | ConfiguredRecord
     | RoundRecord
+    | LiveRecord
 )
 
 _BY_KIND: dict[int, type[Record]] = {
@@ -342,6 +387,7 @@ _BY_KIND: dict[int, type[Record]] = {
         StartedRecord,
         ConfiguredRecord,
         RoundRecord,
+        LiveRecord,
     )
 }
 

@@ -21,6 +21,7 @@ from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
 from glintpy.storage.arrays import fill_slots
 from glintpy.storage.files import Files
+from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal, Session
 from glintpy.storage.log import Log
 from glintpy.storage.log_format import LogDamaged
@@ -29,6 +30,7 @@ from glintpy.storage.log_records import (
     ConfiguredRecord,
     DestroyedRecord,
     EndedRecord,
+    LiveRecord,
     MadeRecord,
     OpenedRecord,
     OutcomeRecord,
@@ -269,13 +271,13 @@ class Recovery:
             case DestroyedRecord():
                 self._destroy(record.model_id)
             case StartedRecord():
-                self._found.identity = record.identity
+                self._started(number, record)
             case OpenedRecord() | EndedRecord() | AdvancedRecord():
                 self._session(number, record)
             case ConfiguredRecord():
                 if record.model_id in self._found.positions:
                     self._keeper.configured(record.model_id, record.version, record.numbers)
-            case RoundRecord():
+            case RoundRecord() | LiveRecord():
                 self._round(number, record)
             case _:
                 pass  # its predecessor's end, which was seen to
@@ -290,16 +292,28 @@ class Recovery:
         if number < self._found.positions[model_id]:
             return APPLIED
         try:
-            shard.push(record.selection, record.values, assign=record.assign, array=record.array)
+            shard.push(
+                record.selection, record.values, assign=record.assign, array=record.array, turn=record.turn
+            )
         except GlintError as error:
             # The server met it too; the record that says so was the next one, and the power went before.
             return code_of(error)
         return APPLIED
 
-    def _round(self, number: int, record: RoundRecord) -> None:
+    def _round(self, number: int, record: RoundRecord | LiveRecord) -> None:
         shard = self._shards.get(record.model_id)
-        if shard is not None and number >= self._found.positions[record.model_id]:
-            shard.end_round(record.first, record.stop)
+        if shard is None or number < self._found.positions[record.model_id]:
+            return
+        if isinstance(record, LiveRecord):
+            shard.live = record.live
+        else:
+            shard.end_round(record.first, record.stop, Ending(record.live))
+
+    def _started(self, number: int, record: StartedRecord) -> None:
+        self._found.identity = record.identity
+        for model_id, shard in self._shards.items():
+            if number >= self._found.positions[model_id]:
+                shard.live = 0  # until its master said so again
 
     def _receipt(self, number: int, session_id: bytes, sequence: int, code: int) -> None:
         session = self._session_at(number, session_id)

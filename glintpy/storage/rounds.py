@@ -166,4 +166,5 @@ def description_of(shard: Shard) -> dict[str, Any]:
         "num_rows": shard.num_rows,
         "durability": "disk",
         "numbers_version": shard.numbers_version,
+        "live": shard.live,
     }

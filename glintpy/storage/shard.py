@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glintpy import config, failpoints
-from glintpy.errors import DTypeError, ModelError, RemoteProtocolError, ShapeError
+from glintpy.errors import ConfigError, DTypeError, ModelError, RemoteProtocolError, ShapeError
+from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
-from glintpy.storage.arrays import arrays_of
+from glintpy.storage.arrays import GATHERED, arrays_of
 from glintpy.storage.cut import Moment
-from glintpy.storage.gathering import Gathering
+from glintpy.storage.gathering import Ending, Gathering
 from glintpy.storage.updating import Updating
 from glintpy.updaters import Add, Updater, named
 
@@ -47,7 +48,9 @@ class Shard:
         arrays: the values, and what the updater keeps beside them, see ``storage.arrays``.
         updater: the rule by which pushes are applied.
         numbers_version: how often the updater's numbers have been changed; given by the master.
-        round_version: of the last round that has ended, since the process began; given by the master.
+        round_version: of the last step that has ended, since the process began; given by the master.
+        live: a bit for each rank of the group whose pushes a round with a tag waits for; 0: not known yet.
+        live_version: of these, as of the step.
         cuts: the moments that are being read, by their ids.
         kernels: how the values are read and changed; may be prepared to be faster.
         undo: where old values are written down; None: the values go with their process.
@@ -95,12 +98,15 @@ class Shard:
         self.undo = undo
         self.cuts: dict[int, Moment] = {}
         self.kernels = kernels.kernels_of(values, updater)
-        # Of a model that follows rounds, pushes change only the last two arrays.
-        self._gathering = Gathering(*self.arrays[-2:]) if spec.group else None
-        kept = self.arrays[:-2] if spec.group else self.arrays
-        self._updating = None if type(updater) is Add else Updating(updater, kept, self.kernels)
-        self._pushed = range(len(kept), len(self.arrays)) if spec.group else range(len(self.arrays))
+        # Of a model that follows a group, pushes change only the last arrays until their round ends.
+        num_kept = len(self.arrays) - (len(GATHERED) if spec.group else 0)
+        self._gathering = Gathering(*self.arrays[num_kept:]) if spec.group else None
+        self._updating = (
+            None if type(updater) is Add else Updating(updater, self.arrays[:num_kept], self.kernels)
+        )
+        self._pushed = range(num_kept, len(self.arrays))
         self.round_version = 0
+        self.live = self.live_version = 0
         self._dtypes = [array.dtype for array in self.arrays]
         found = [(array.dtype, array.shape[1:]) for array in self.arrays]
         if found != [(array.dtype, array.row_shape) for array in arrays_of(spec, updater)]:
@@ -201,7 +207,13 @@ class Shard:
         return self._gather(self.arrays[array], selection, out)
 
     def check_push(
-        self, selection: Selection, deltas: NDArray[Any], *, assign: bool, array: int = 0
+        self,
+        selection: Selection,
+        deltas: NDArray[Any],
+        *,
+        assign: bool,
+        array: int = 0,
+        turn: Turn = STEP,
     ) -> tuple[int, ...]:
         """Return the shape of what a push would change.
 
@@ -210,9 +222,10 @@ class Shard:
             deltas: as of ``push``.
             assign: as of ``push``.
             array: as of ``push``.
+            turn: as of ``push``.
 
         Raises:
-            KeyRangeError, ShapeError, DTypeError: it would be refused.
+            KeyRangeError, ShapeError, DTypeError, ConfigError: it would be refused.
         """
         shape = self._check(selection, array)
         self._check_fits(deltas, shape, array)
@@ -222,11 +235,23 @@ class Shard:
             )
         if self._checks_finite and not assign:
             _check_finite(deltas, self.spec.name)
+        if self._gathering is not None and not assign:
+            self._gathering.check(selection, turn)
+        elif turn.tag:
+            raise ConfigError(
+                f"model {self.spec.name!r} gathers nothing, so no push to it belongs to a round"
+            )
         return shape
 
     def push(
-        self, selection: Selection, deltas: NDArray[Any], *, assign: bool = False, array: int = 0
-    ) -> None:
+        self,
+        selection: Selection,
+        deltas: NDArray[Any],
+        *,
+        assign: bool = False,
+        array: int = 0,
+        turn: Turn = STEP,
+    ) -> range:
         """Apply values to what is selected, or gather them for the open round; all or, by an exception, none.
 
         Args:
@@ -235,15 +260,22 @@ class Shard:
             assign: store the values as they are, whatever the updater. Then ``spec.finite`` is not asked:
                 what a finite model held when it was saved may have overflowed, and must load again.
             array: which of the model's arrays; other than 0 only with ``assign``.
+            turn: of a model that follows a group: to which round it belongs; ends rounds to which it is the last one.
+
+        Returns:
+            Rows among which are all whose round has ended by it.
 
         Raises:
             KeyRangeError, ShapeError: a selection that doesn't fit, or values that don't fit it.
             DTypeError: values of another dtype, or NaN and infinities for a model that refuses them.
+            ConfigError: rows that are in another round.
             MemoryError: no room for a cut's copy of what this push would change, or for its undo record.
         """
-        shape = self.check_push(selection, deltas, assign=assign, array=array)
+        shape = self.check_push(selection, deltas, assign=assign, array=array, turn=turn)
+        if self._gathering is not None and not assign:
+            return self._push_gathered(self._gathering, selection, shape, deltas, turn)
         # What an updater keeps beside the values changes with them.
-        self._remember(selection, shape, range(array, array + 1) if assign else self._pushed)
+        self._remember(selection, shape, range(array, array + 1) if assign else range(len(self.arrays)))
         # Cells of one row are one step of it: such a push has no halves.
         has_halves = assign or not (selection.paired and self.updater.counts_steps)
         if failpoints.is_armed("push.half_applied") and has_halves:
@@ -251,41 +283,69 @@ class Shard:
         else:
             self._change(selection, deltas, assign_to=array if assign else None)
         failpoints.hit("push.applied")
+        return range(0)
 
-    def pieces_of_round(self) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of rows in which an open round is to be ended, one after the other."""
+    # --- rounds -----------------------------------------------------------------------------------------------
+
+    def is_open(self, selection: Selection, turn: Turn) -> bool:
+        """Whether a worker's round still waits for others in some of these rows."""
+        return self._gathering is not None and self._gathering.is_open(selection, turn)
+
+    def pieces_of_round(self, ending: Ending) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows in which rounds are to be ended, one after the other."""
         if self._gathering is not None:
-            yield from self._gathering.pieces(max(1, config.PART_BYTES // max(1, self.row_bytes)))
+            yield from self._gathering.pieces(max(1, config.PART_BYTES // max(1, self.row_bytes)), ending)
 
-    def end_round(self, first: int, stop: int) -> None:
+    def end_round(self, first: int, stop: int, ending: Ending) -> None:
         """Apply what some rows have gathered, each row once; all of them or, by an exception, none.
 
-        Again does nothing, unless they were pushed to meanwhile; nor does it where no rounds are followed.
+        Again does nothing, unless they were pushed to meanwhile; nor does it where nothing is gathered.
 
         Args:
             first: the first row.
             stop: the row behind the last one.
+            ending: which of their rounds are to end.
 
         Raises:
             MemoryError: as of ``push``.
         """
-        rows = np.empty(0, np.int64) if self._gathering is None else self._gathering.touched(first, stop)
-        if self._gathering is None or not rows.size:
+        gathering = self._gathering
+        rows = np.empty(0, np.int64) if gathering is None else gathering.ending(first, stop, ending)
+        if gathering is None or not rows.size:
             return
-        selection = Selection(rows)
         if self.undo is not None:
             self.undo.begin(NOBODY, 0)
-        self._remember(selection, (rows.size, *self.spec.row_shape), range(len(self.arrays)))
-        sums = self._gathering.sums_of(rows)
+        self._remember(Selection(rows), (rows.size, *self.spec.row_shape), range(len(self.arrays)))
+        self._apply_gathered(gathering, rows)
+        if self.undo is not None:
+            self.undo.clear()
+
+    def _push_gathered(
+        self,
+        gathering: Gathering,
+        selection: Selection,
+        shape: tuple[int, ...],
+        deltas: NDArray[Any],
+        turn: Turn,
+    ) -> range:
+        closing = gathering.closing(selection, turn, self.live)
+        self._remember(selection, shape, range(len(self.arrays)) if closing.size else self._pushed)
+        gathering.add(selection, deltas, self.kernels, turn)
+        failpoints.hit("push.half_applied")
+        if closing.size:
+            self._apply_gathered(gathering, closing)
+        failpoints.hit("push.applied")
+        return range(int(closing[0]), int(closing[-1]) + 1) if closing.size else range(0)
+
+    def _apply_gathered(self, gathering: Gathering, rows: NDArray[np.int64]) -> None:
+        selection, sums = Selection(rows), gathering.sums_of(rows)
         if self._updating is None:
             self.kernels.scatter(self.values, selection, sums)
         else:
             self._updating.apply(selection, sums)
         failpoints.hit("round.half_applied")
-        self._gathering.clear(rows)
+        gathering.clear(rows)
         failpoints.hit("round.applied")
-        if self.undo is not None:
-            self.undo.clear()
 
     def _remember(self, selection: Selection, shape: tuple[int, ...], changes: range) -> None:
         """Keep what is about to change, for the moments that are read and for who opens the files after a kill.
@@ -312,8 +372,6 @@ class Shard:
     def _change(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
         if assign_to is not None:
             kernels.assign(self.arrays[assign_to], selection, deltas)
-        elif self._gathering is not None:
-            self._gathering.add(selection, deltas, self.kernels)
         elif self._updating is None:
             self.kernels.scatter(self.values, selection, deltas)
         else:

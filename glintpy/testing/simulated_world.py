@@ -261,7 +261,7 @@ class World:
 
         def build(stamp: Stamp) -> Push:
             where = (request_id, stamp.session, stamp.floor, stamp.sequence, info.model_id, info.routing)
-            return Push(*where, 0, False, False, 0, False, rows, None, values)
+            return Push(*where, 0, False, False, 0, 0, 0, False, rows, None, values)
 
         self.history.place, self.history.is_bad = op.place, True
         client.link(server.server_id, server.address)

@@ -65,7 +65,19 @@ class RawClient:
         """Return a pull of a model's first rows on a server."""
         rows = np.array([[0, num_rows, 1]], np.int64)
         return Pull(
-            self._next(), self.session, 1, 0, model_id, ROUTING, 0, 0, paired=False, rows=rows, cols=None
+            self._next(),
+            self.session,
+            1,
+            0,
+            model_id,
+            ROUTING,
+            0,
+            0,
+            0,
+            0,
+            paired=False,
+            rows=rows,
+            cols=None,
         )
 
     def push(self, model_id: int, rows: NDArray[np.int64], values: NDArray[np.int64]) -> Push:
@@ -82,6 +94,8 @@ class RawClient:
             wants_values=False,
             assign=False,
             array=0,
+            round=0,
+            rank=0,
             paired=False,
             rows=rows,
             cols=None,

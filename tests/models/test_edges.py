@@ -81,7 +81,7 @@ def test_destroying_a_model_that_is_gone_is_an_error_unless_it_was_asked_twice(
 
 
 def test_a_server_holds_a_bounded_number_of_moments(client: glintpy.Client) -> None:
-    from glintpy.actors.server import CUTS_MAX
+    from glintpy.actors.cuts import CUTS_MAX
 
     with client.vector(3) as model:
         runtime = client._tie.runtime()
@@ -137,7 +137,7 @@ def test_a_call_that_cannot_travel_fails_alone() -> None:
         return Call(
             7,
             lambda stamp: Pull(
-                7, stamp.session, stamp.floor, 0, 1, 1, part, 0, paired=False, rows=rows, cols=None
+                7, stamp.session, stamp.floor, 0, 1, 1, part, 0, 0, 0, paired=False, rows=rows, cols=None
             ),
             results.append,
             part=abs(part),

@@ -95,6 +95,8 @@ class Talk:
                 reads,
                 False,
                 0,
+                0,
+                0,
                 False,
                 ROWS,
                 None,
@@ -132,7 +134,9 @@ class Talk:
     @staticmethod
     def _reader(number: int, model_id: int = 1) -> Callable[[Stamp], Message]:
         def build(stamp: Stamp) -> Pull:
-            return Pull(number, stamp.session, stamp.floor, stamp.after, model_id, 1, 0, 0, False, ROWS, None)
+            return Pull(
+                number, stamp.session, stamp.floor, stamp.after, model_id, 1, 0, 0, 0, 0, False, ROWS, None
+            )
 
         return build
 

@@ -24,6 +24,7 @@ from glintpy.protocol.failures import APPLIED
 from glintpy.protocol.messages import Done, EndRound
 from glintpy.protocol.selection import Selection, slices_of
 from glintpy.storage import gathering, log, rounds
+from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 from glintpy.storage.shard import Shard
 from glintpy.testing.updated import Updated
@@ -55,16 +56,17 @@ class Gathered:
         self.touched.clear()
 
     def assert_equal(self, shard: Shard) -> None:
-        *kept, sums, pushers = shard.arrays
+        *kept, sums, pushers, tags = shard.arrays
         for found, wanted in zip(kept, [self.updated.values, *self.updated.slots.values()], strict=True):
             np.testing.assert_array_equal(found, wanted, strict=True)
         np.testing.assert_array_equal(sums, self.sums, strict=True)
         assert np.flatnonzero(pushers).tolist() == sorted(self.touched)
+        assert not tags.any()
 
 
 def end_round(shard: Shard) -> None:
-    for first, stop in shard.pieces_of_round():
-        shard.end_round(first, stop)
+    for first, stop in shard.pieces_of_round(Ending()):
+        shard.end_round(first, stop, Ending())
 
 
 def pushes() -> st.SearchStrategy[list[tuple[list[int], bool]]]:
@@ -102,7 +104,7 @@ def test_a_round_is_ended_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     deltas = np.arange(24, dtype=np.float32).reshape(6, 4)
     shard.push(Selection(rows), deltas)
     expected.push(rows, deltas)
-    assert list(shard.pieces_of_round()) == [(0, 2), (2, 3), (4, 5), (6, 7), (9, 10)]
+    assert list(shard.pieces_of_round(Ending())) == [(0, 2), (2, 3), (4, 5), (6, 7), (9, 10)]
     end_round(shard)
     expected.end()
     expected.assert_equal(shard)
@@ -125,8 +127,8 @@ def test_values_that_are_assigned_are_there_at_once() -> None:
 
 def test_a_model_without_rounds_has_none_to_end() -> None:
     shard = shard_of(Add())
-    assert not list(shard.pieces_of_round())
-    shard.end_round(0, NUM_ROWS)
+    assert not list(shard.pieces_of_round(Ending()))
+    shard.end_round(0, NUM_ROWS, Ending())
     assert len(shard.arrays) == 1
 
 
@@ -144,7 +146,7 @@ def test_a_moment_that_is_read_holds_what_was_before_the_round() -> None:
 def test_sums_count_when_room_is_asked_for(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.reserve(1, spec_of(SGD(), group="g"), num_rows=NUM_ROWS)
-    assert shelf.num_bytes == NUM_ROWS * (16 + 16 + 8)
+    assert shelf.num_bytes == NUM_ROWS * (16 + 16 + 8 + 8)
     shelf.close()
 
 
@@ -157,15 +159,16 @@ from pathlib import Path
 import numpy as np
 from glintpy import failpoints
 from glintpy.actors.shelf import Shelf
+from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 
 folder, place = Path(sys.argv[1]), sys.argv[2]
 journal = Journal.open(folder / "server.journal")
 shelf = Shelf(folder / "models", journal=journal)
 shard = shelf.shard(1)
-shard.end_round(0, 5)
+shard.end_round(0, 5, Ending())
 failpoints.arm(f"{place}=kill")
-shard.end_round(5, 10)
+shard.end_round(5, 10, Ending())
 """
 """A server's process that dies in the second piece of a round, at a named place."""
 
@@ -193,7 +196,7 @@ def test_a_round_that_was_cut_off_goes_on_and_each_row_counts_once(tmp_path: Pat
     journal = Journal.open(tmp_path / "server.journal")
     shelf = Shelf(tmp_path / "models", journal=journal)
     shard = shelf.shard(1)
-    assert np.flatnonzero(shard.arrays[-1]).tolist() == [5, 9]  # the piece that was cut off is undone
+    assert np.flatnonzero(shard.arrays[-2]).tolist() == [5, 9]  # the piece that was cut off is undone
     end_round(shard)
     assert journal.undo is not None
     assert not journal.undo.is_armed

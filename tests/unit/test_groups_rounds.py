@@ -52,3 +52,35 @@ def test_a_group_that_is_made_anew_says_so() -> None:
     assert world.followed_by.begun == ["g", "g"]
     assert world.groups.clocks("nobody") == (0, 0)
     world.groups.applied("nobody", world.now)
+
+
+def test_rounds_wait_for_who_is_there_and_who_is_to_come() -> None:
+    world, (one, two, three) = a_world(3)
+    assert world.groups.live("g") == 0
+    one.join(num_workers=3)
+    assert world.groups.live("g") == 0b111
+    two.join(num_workers=3)
+    world.lose(one.client_id)
+    assert (
+        world.groups.live("g") == 0b011
+    )  # rank 1 is there, and who is still to come takes the lowest free rank
+    three.join(num_workers=3)
+    assert world.groups.live("g") == 0b011
+    three.leave()
+    assert world.groups.live("g") == 0b010
+
+
+def test_without_a_size_rounds_wait_for_who_is_there() -> None:
+    world, (one, two) = a_world(2)
+    one.join()
+    assert world.groups.live("g") == 0b01
+    two.join()
+    assert world.groups.live("g") == 0b11
+    one.leave()
+    assert world.groups.live("g") == 0b10
+
+
+def test_too_many_workers_for_bits_end_no_round_with_a_tag() -> None:
+    world, (one,) = a_world(1)
+    one.join(num_workers=64)
+    assert world.groups.live("g") == 0

@@ -58,14 +58,16 @@ class Server:
     def message(self, session: bytes, sequence: int, *, floor: int = 1) -> Push:
         rows = np.array([0], np.int64)
         request_id = next(self._request_ids)
-        return Push(request_id, session, floor, sequence, 1, 1, 5, False, False, 0, False, rows, None, VALUES)
+        return Push(
+            request_id, session, floor, sequence, 1, 1, 5, False, False, 0, 0, 0, False, rows, None, VALUES
+        )
 
     def push(self, message: Push, now: float = 0.0) -> Message:
         return self.receipts.push(message, now, apply=self._apply, read=self._read)
 
     def pull(self, session: bytes, *, after: int = 0, floor: int = 1) -> Message:
         rows = np.array([0], np.int64)
-        pull = Pull(next(self._request_ids), session, floor, after, 1, 1, 5, 0, False, rows, None)
+        pull = Pull(next(self._request_ids), session, floor, after, 1, 1, 5, 0, 0, 0, False, rows, None)
         return self.receipts.pull(pull, 0.0, read=self._read)
 
     def _apply(self, message: Push | Change) -> None:

@@ -36,6 +36,8 @@ class Desk:
             wants_values,
             False,
             0,
+            0,
+            0,
             False,
             ROWS,
             None,
