@@ -10,7 +10,7 @@ any number of programs *pull* parts of it and *push* updates to parts of it, asy
         m.push([3, 9, 3], 0.05).result()
         print(m.pull([3, 9]).result()[:, 0])
 
-Layers, imports downward only: cli; testing; cluster; client and nodes; models and actors; ties; runtime; rpc,
+Layers, imports downward only: cli; testing; cluster; process; client and nodes; models and actors; ties; runtime; rpc,
 heart, pushes and storage; transport, protocol, partitioning, updaters and functions; config and futures; errors.
 ``ARCHITECTURE.md`` is the tour.
 """

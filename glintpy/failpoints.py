@@ -1,8 +1,8 @@
 """Named places where a drill may have a process die, fail or stand still; off, and free, unless armed.
 
-A place is a line ``failpoints.hit("push.applied")``. Nothing is armed by itself: a server takes failpoints from its
-command line only, with ``--enable-debug``; a test or the simulation arms them in its own process. Knows nothing of
-what the places mean.
+A place is a line ``failpoints.hit("push.applied")``. Nothing is armed by itself: a server takes failpoints
+when it starts only, from who starts it, and from a command line with ``--enable-debug`` only; a test or the simulation
+arms them in its own process. Knows nothing of what the places mean.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _run(drill: Drill) -> DrillReport:
 def _check_names(failpoints_text: str, plant: str) -> None:
     """Refuse here what every server would refuse."""
     from glintpy import failpoints  # noqa: PLC0415 - beside the others
-    from glintpy.testing.planted import planted  # noqa: PLC0415 - loads numpy
+    from glintpy.process.planted import planted  # noqa: PLC0415 - loads numpy
 
     if plant:
         planted(plant)

@@ -23,7 +23,7 @@ Command = Callable[..., None]
 _commands: dict[str, dict[str, Command]] = {}
 """By table and name."""
 
-_NOT_IN_FILES = {"config", "parent", "private", "json"}
+_NOT_IN_FILES = {"config", "json"}
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 

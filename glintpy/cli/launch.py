@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glintpy.cli import foreground, options
+from glintpy.cli import options
 from glintpy.cli.configfile import add_command
 from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
 from glintpy.cli.serve import paths_of
+from glintpy.process import foreground
 
 if TYPE_CHECKING:
     from glintpy.cluster.workers import Stream, Task

@@ -340,10 +340,3 @@ Failpoints = Annotated[
 Plant = Annotated[
     str, typer.Option("--plant", hidden=True, metavar="NAME", help="A planted defect, for a drill to find.")
 ]
-
-# --- of nodes that LocalCluster starts ----------------------------------------------------------------------
-
-Parent = Annotated[int, typer.Option("--parent", hidden=True, help="Go when this process has gone.")]
-Private = Annotated[
-    Path | None, typer.Option("--private", hidden=True, help="Remove this folder when the parent has gone.")
-]

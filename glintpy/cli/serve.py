@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glintpy import config
-from glintpy.cli import debugging, foreground, options
+from glintpy.cli import options
 from glintpy.cli.configfile import add_command
 from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
-from glintpy.errors import Expelled, GlintError
-from glintpy.transport.descriptors import raise_descriptor_limit, sessions_within
+from glintpy.process import foreground
+from glintpy.process.orders import MasterOrder, ServerOptions, ServerOrder
+from glintpy.process.running import run_master, run_server
 
 if TYPE_CHECKING:
     from glintpy.cluster import LocalCluster
-    from glintpy.nodes import Node
 
 logger = logging.getLogger("glintpy.cli")
 
@@ -48,30 +48,23 @@ def _master(
     client_gone_s: options.ClientGone = _WATCH.client_gone_s,
     tick_s: options.Tick = _WATCH.tick_s,
     log_level: options.Level = options.LogLevel.INFO,
-    parent: options.Parent = 0,
-    private: options.Private = None,
     config_file: options.ConfigFile = None,  # noqa: ARG001 - its callback has read it
 ) -> None:
     """Run the master, which knows servers and models and is on the path of no request.
 
     Prints its address when it is ready. Ctrl-C and SIGTERM stop it in good order.
     """
-    log_to_stderr(log_level)
-    where = _where(context, host, port, address)
-    settings = config.MembershipSettings(
-        silent_s=silent_s, hung_s=hung_s, client_gone_s=client_gone_s, tick_s=tick_s
+    run_master(
+        MasterOrder(
+            address=_where(context, host, port, address),
+            data_dir=data_dir,
+            insecure=insecure,
+            membership=config.MembershipSettings(
+                silent_s=silent_s, hung_s=hung_s, client_gone_s=client_gone_s, tick_s=tick_s
+            ),
+            log_level=log_level.value,
+        )
     )
-
-    def start(_: foreground.Signals) -> Node:
-        from glintpy.nodes import start_master  # noqa: PLC0415 - loads numpy and ZeroMQ
-
-        raise_descriptor_limit()
-        node = start_master(where, data_dir=data_dir, insecure=insecure, settings=settings)
-        if not parent:
-            logger.info("start servers with: glintpy server --master %s", node.address)
-        return node
-
-    _run_node("master", start, parent=parent, private=private)
 
 
 def _server(
@@ -107,8 +100,6 @@ def _server(
     failpoints: options.Failpoints = "",
     plant: options.Plant = "",
     log_level: options.Level = options.LogLevel.INFO,
-    parent: options.Parent = 0,
-    private: options.Private = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Run a server, which holds a part of each model and answers pulls and pushes.
@@ -116,34 +107,29 @@ def _server(
     Prints its address when the master has taken it. Ctrl-C and SIGTERM stop it in good order.
     """
     given = {**locals(), "durability": durability.value, "allow": paths_of(allow)}
-    log_to_stderr(log_level)
-    where = _where(context, host, port, address)
-    settings = _checked(config.ServerSettings(**_of(config.ServerSettings, given)))
-    membership = config.MembershipSettings(**_of(config.MembershipSettings, given))
-    receipts = debugging.prepare(
-        enable_debug=enable_debug, failpoints=failpoints, plant=plant, insecure=insecure
-    )
-
-    def start(signals: foreground.Signals) -> Node:
-        from glintpy.actors import preparing  # noqa: PLC0415 - loads numpy
-        from glintpy.nodes import start_server  # noqa: PLC0415 - loads numpy and ZeroMQ
-
-        preparing.own_process()
-        return start_server(
-            master,
-            address=where,
-            advertise=_advertised(advertise),
+    if (failpoints or plant) and (not enable_debug or insecure):
+        raise Failed(
+            "--failpoints and --plant make a server fail: they need --enable-debug, and no --insecure",
+            exit_code=2,
+        )
+    run_server(
+        ServerOrder(
+            master=master,
             name=name,
+            address=_where(context, host, port, address),
             data_dir=data_dir,
             insecure=insecure,
-            settings=_within_descriptors(settings),
-            membership=membership,
-            on_refused=_Refusals(signals),
-            keep_trying=lambda: not signals.is_asked,
-            receipts=receipts,
+            options=ServerOptions(
+                settings=_checked(config.ServerSettings(**_of(config.ServerSettings, given))),
+                membership=config.MembershipSettings(**_of(config.MembershipSettings, given)),
+                advertise=_advertised(advertise),
+                watchdog_s=watchdog_s,
+                failpoints=failpoints,
+                plant=plant,
+            ),
+            log_level=log_level.value,
         )
-
-    _run_node("server", start, parent=parent, private=private, watchdog_s=watchdog_s)
+    )
 
 
 def _local(
@@ -185,7 +171,7 @@ def _local(
             supervise=supervise,
             allow=paths_of(allow),
             # Where somebody starts it again, a server that hangs may as well end.
-            server_options=("--watchdog", "10s") if supervise else (),
+            server_options=ServerOptions(watchdog_s=10.0 if supervise else None),
             port=port,
             log_level=log_level.value,
         )
@@ -222,38 +208,6 @@ class _Deaths:
         return ""
 
 
-class _Refusals:
-    """What the master says against a server that had joined: in the heart's thread."""
-
-    def __init__(self, signals: foreground.Signals) -> None:
-        self._signals = signals
-        self._last = ""
-
-    def __call__(self, error: GlintError) -> None:
-        if isinstance(error, Expelled):
-            # Another process is this server now; going on would only confuse clients.
-            self._signals.ask_to_stop(str(error))
-        elif str(error) != self._last and not self._signals.is_starting:
-            # Anything else may be mended at the master's side, and the models wait here meanwhile.
-            logger.error("the master refuses this server, which tries again: %s", error)
-        self._last = str(error)
-
-
-def _run_node(role: str, start: Any, *, parent: int, private: Any, watchdog_s: float | None = None) -> None:
-    nodes: list[Node] = []
-
-    def start_and_note(signals: foreground.Signals) -> Node:
-        nodes.append(start(signals))
-        if watchdog_s is not None:
-            nodes[0].watch(watchdog_s)
-        return nodes[0]
-
-    def look() -> str:
-        return f"the {role} stopped by itself" if nodes[0].stopped.is_set() else ""
-
-    foreground.run(role, start_and_note, look=look, parent=parent, private=private)
-
-
 def paths_of(allow: str) -> tuple[str, ...]:
     """Return the import paths of an option, of which commas part one from the other."""
     return tuple(path for entry in allow.split(",") if (path := entry.strip()))
@@ -281,11 +235,6 @@ def _advertised(advertise: str | None) -> str | None:
 def _of(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """Return those values that are fields of a kind of settings."""
     return {field.name: given[field.name] for field in fields(kind) if field.name in given}
-
-
-def _within_descriptors(settings: config.ServerSettings) -> config.ServerSettings:
-    """Take as many descriptors as this process may have, and bound its sessions by them."""
-    return replace(settings, sessions_max=sessions_within(raise_descriptor_limit(), settings.sessions_max))
 
 
 def _checked(settings: config.ServerSettings) -> config.ServerSettings:

@@ -1,6 +1,6 @@
 """LocalCluster: a master and servers on this machine, for one program; nothing survives it."""
 
 from glintpy.cluster.local_cluster import LocalCluster, ServerView, local
-from glintpy.cluster.members import READY
+from glintpy.process.orders import ServerOptions
 
-__all__ = ["READY", "LocalCluster", "ServerView", "local"]
+__all__ = ["LocalCluster", "ServerOptions", "ServerView", "local"]

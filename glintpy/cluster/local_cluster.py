@@ -17,9 +17,10 @@ from typing import Any, Literal, Self
 from glintpy import config
 from glintpy.actors.home import mark_passing, shared_memory
 from glintpy.client import Client
-from glintpy.cluster.members import LocalMember, Member, ProcessMember
+from glintpy.cluster.members import Member, ProcessMember, ThreadMember
 from glintpy.cluster.supervisor import Supervisor
 from glintpy.errors import ClusterError, ConfigError
+from glintpy.process.orders import MasterOrder, ServerOptions, ServerOrder
 from glintpy.ties import close_ties
 
 Scheme = Literal["tcp", "ipc", "local"]
@@ -30,8 +31,8 @@ MASTER = "the master"
 BUSY_S = 0.5
 """How long the supervisor waits for another thread that starts and stops members."""
 
-PATIENCE_S = 25.0
-"""How long a server of a cluster tries to reach its master: the master may be starting again, too."""
+_OWN = ("durability", "memory_limit", "allow")
+"""Those settings of a server that ``LocalCluster`` takes itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class LocalCluster:
         memory_limit: bytes for models on each server; None: what is free.
         supervise: start again what dies, and go on with what it held.
         allow: import paths below which updaters and functions of one's own lie, see ``glintpy server --allow``.
-        server_options: more of the command line of each server, see ``glintpy server --help``; or a function that
-            returns it for a server's number.
+        server_options: how each server is to be beside that, see ``ServerOptions``; or a function that returns it for
+            a server's number.
         port: of the master, under ``"tcp"``; 0: any free one.
         log_level: from which on lines of the processes are shown on stderr.
 
@@ -88,7 +89,7 @@ class LocalCluster:
         memory_limit: int | None = None,
         supervise: bool = False,
         allow: Sequence[str] = (),
-        server_options: Sequence[str] | Callable[[int], Sequence[str]] = (),
+        server_options: ServerOptions | Callable[[int], ServerOptions] | None = None,
         port: int = 0,
         log_level: str = "warning",
     ) -> None:
@@ -110,7 +111,7 @@ class LocalCluster:
         self._memory_limit = memory_limit
         self._durability: config.Durability = durability
         self._allow = (allow,) if isinstance(allow, str) else tuple(allow)
-        self._server_options = server_options
+        self._server_options = ServerOptions() if server_options is None else server_options
         self._port = port
         self._log_level = log_level
         self._owner_pid = os.getpid()
@@ -299,44 +300,54 @@ class LocalCluster:
         return f"server-{index}"
 
     def _new_master(self, address: str | None) -> Member:
-        address = address or self._listen_address("master")
-        folder = self._data_dir / "master"
-        if self._scheme == "local":
-            from glintpy.nodes import start_master  # noqa: PLC0415 - only a cluster inside the process needs it
-
-            return LocalMember(start_master(address, data_dir=folder))
-        arguments = ["master", "--address", address, "--data-dir", str(folder)]
-        return self._process(arguments)
+        return self._member(
+            MasterOrder(
+                address=address or self._listen_address("master"),
+                data_dir=self._data_dir / "master",
+                **self._told_to_all(),
+            )
+        )
 
     def _new_server(self, index: int) -> Member:
         name = self._name_of(index)
-        folder = self._data_dir / name
         known = self._servers[index].address if index < len(self._servers) else ""
-        address = known if known and self._scheme == "local" else self._listen_address(name)
-        if self._scheme == "local":
-            settings = replace(
-                config.ServerSettings(),
-                memory_limit=self._memory_limit,
-                durability=self._durability,
-                allow=self._allow,
+        return self._member(
+            ServerOrder(
+                master=self.address,
+                name=name,
+                address=known if known and self._scheme == "local" else self._listen_address(name),
+                data_dir=self._data_dir / name,
+                options=self._options_of(index),
+                **self._told_to_all(),
             )
-            from glintpy.nodes import start_server  # noqa: PLC0415 - only a cluster inside the process needs it
+        )
 
-            return LocalMember(
-                start_server(self.address, address=address, name=name, data_dir=folder, settings=settings)
-            )
-        arguments = ["server", "--master", self.address, "--address", address, "--name", name]
-        arguments += ["--data-dir", str(folder), "--durability", self._durability]
-        arguments += ["--join-timeout", str(PATIENCE_S)]
-        if self._memory_limit is not None:
-            arguments += ["--memory-limit", str(self._memory_limit)]
-        if self._allow:
-            arguments += ["--allow", ",".join(self._allow)]
+    def _member(self, order: MasterOrder | ServerOrder) -> Member:
+        return ThreadMember(order) if self._scheme == "local" else ProcessMember(order)
+
+    def _told_to_all(self) -> dict[str, Any]:
+        # Should this process be gone without a word, its children go too, and take the private folder along.
+        return {"log_level": self._log_level, "parent": os.getpid(), "private": self._private}
+
+    def _options_of(self, index: int) -> ServerOptions:
+        """Return how a server is to be, all in all.
+
+        Raises:
+            ConfigError: what only the cluster itself or only a process can take.
+        """
         options = self._server_options(index) if callable(self._server_options) else self._server_options
-        return self._process([*arguments, *map(str, options)])
-
-    def _process(self, arguments: list[str]) -> ProcessMember:
-        return ProcessMember([*arguments, "--log-level", self._log_level], self._private)
+        settings, usual = options.settings, config.ServerSettings()
+        for name in _OWN:
+            if getattr(settings, name) != getattr(usual, name):
+                raise ConfigError(f"{name} is for LocalCluster({name}=...), not for its server_options")
+        if self._scheme == "local" and options.needs_process:
+            raise ConfigError(
+                'under scheme "local" servers share this process: server_options are settings and membership only'
+            )
+        settings = replace(
+            settings, durability=self._durability, memory_limit=self._memory_limit, allow=self._allow
+        )
+        return replace(options, settings=settings)
 
     def _listen_address(self, name: str) -> str:
         if self._scheme == "tcp":

@@ -1,6 +1,6 @@
 """A master or server as a local cluster holds it: in a process of its own, or in a thread of this one.
 
-Real processes are started with ``subprocess`` as ``python -m glintpy ...``, never by multiprocessing: the
+Real processes are started with ``subprocess`` as ``python -m glintpy.process ...``, never by multiprocessing: the
 script that starts a cluster at its top level must not start itself again. Each child watches its parent and
 goes when the parent has gone, however that happened.
 """
@@ -16,15 +16,11 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from glintpy.errors import ClusterError
-
-if TYPE_CHECKING:
-    from glintpy.nodes import Node
-
-READY = "ready at "
-"""What the line that a node prints when it is ready says before its address."""
+from glintpy.process.foreground import READY
+from glintpy.process.orders import MasterOrder, ServerOrder, text_of
 
 START_S = 30.0
 """How long a process may take to be ready: it imports numpy, on a machine that may be busy."""
@@ -58,15 +54,18 @@ class Member(Protocol):
 class ProcessMember:
     """A node in a process of its own.
 
+    Args:
+        order: what it is told. Where it names this process as its parent it goes when this process has gone without a
+            word, and takes the private folder along.
+
     Attributes:
         process: the process.
         address: where the node is reached.
     """
 
-    def __init__(self, arguments: list[str], private: Path) -> None:
-        command = [sys.executable, "-m", "glintpy", *arguments]
-        # Should this process be gone without a word, the children go too, and take the private folder along.
-        command += ["--parent", str(os.getpid()), "--private", str(private)]
+    def __init__(self, order: MasterOrder | ServerOrder) -> None:
+        role = "master" if isinstance(order, MasterOrder) else "server"
+        command = [sys.executable, "-m", "glintpy.process", role, text_of(order)]
         self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             command,
             stdin=subprocess.DEVNULL,
@@ -154,12 +153,31 @@ class ProcessMember:
         return " ".join(line.strip() for line in self._errors[-5:]) or "it wrote nothing"
 
 
-class LocalMember:
-    """A node in a thread of this process."""
+class ThreadMember:
+    """A node in a thread of this process.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.address = node.address
+    Args:
+        order: what it is told; options of processes mean nothing to it.
+
+    Attributes:
+        address: where the node is reached.
+    """
+
+    def __init__(self, order: MasterOrder | ServerOrder) -> None:
+        from glintpy.nodes import start_master, start_server  # noqa: PLC0415 - a cluster in processes needs none here
+
+        if isinstance(order, MasterOrder):
+            self._node = start_master(order.address, data_dir=order.data_dir, settings=order.membership)
+        else:
+            self._node = start_server(
+                order.master,
+                address=order.address,
+                name=order.name,
+                data_dir=order.data_dir,
+                settings=order.options.settings,
+                membership=order.options.membership,
+            )
+        self.address = self._node.address
 
     def stop(self) -> None:
         """Stop it in good order."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from glintpy.cluster import LocalCluster
-from glintpy.cluster.members import ProcessMember
+from glintpy.cluster import LocalCluster, ServerOptions
 from glintpy.testing.proxy import Proxy
 
 __all__ = ["ProxiedCluster"]
@@ -23,25 +21,30 @@ class ProxiedCluster(LocalCluster):
     Args:
         servers: how many.
         seed: of what is random in the proxies.
-        server_options: more options for the command line of each server.
+        server_options: how each server is to be beside that; None: as usual.
         options: of ``LocalCluster``.
 
     Attributes:
         proxies: by server.
-        extra_server_options: ``server_options``, for servers that start from now on.
+        server_options: those of servers that start from now on.
 
     Raises:
         ConfigError, ClusterError: as ``LocalCluster``.
     """
 
     def __init__(
-        self, servers: int = 2, *, seed: int = 0, server_options: Sequence[str] = (), **options: Any
+        self,
+        servers: int = 2,
+        *,
+        seed: int = 0,
+        server_options: ServerOptions | None = None,
+        **options: Any,
     ) -> None:
         self.proxies: list[Proxy] = []
-        self.extra_server_options = list(server_options)
+        self.server_options = server_options or ServerOptions()
         self._proxy_seed = seed
         self._reserved: list[socket.socket] = []
-        super().__init__(servers, scheme="tcp", **options)
+        super().__init__(servers, scheme="tcp", server_options=self._behind_proxy, **options)
 
     def stop(self) -> None:
         """Stop everything, the proxies too; again does nothing."""
@@ -51,13 +54,13 @@ class ProxiedCluster(LocalCluster):
         for end in self._reserved:
             end.close()
 
-    def _process(self, arguments: list[str]) -> ProcessMember:
-        if arguments[0] == "server":
-            index = int(Path(arguments[arguments.index("--data-dir") + 1]).name.rpartition("-")[2])
-            proxy = self._proxy(index)
-            arguments = [*arguments, "--advertise", proxy.host_port, *self.extra_server_options]
-            arguments[arguments.index("--address") + 1] = f"tcp://{proxy.target}"
-        return super()._process(arguments)
+    def _behind_proxy(self, index: int) -> ServerOptions:
+        return replace(self.server_options, advertise=self._proxy(index).host_port)
+
+    def _listen_address(self, name: str) -> str:
+        if name == "master":
+            return super()._listen_address(name)
+        return f"tcp://{self._proxy(int(name.rpartition('-')[2])).target}"
 
     def _proxy(self, index: int) -> Proxy:
         """Return the proxy of a server, and make those that are missing."""

@@ -111,9 +111,7 @@ class Faults:
                 self._restart(member)
         if self._report.settings.failpoints:
             # What is checked must hold still: orderly restarts, without failpoints.
-            self._cluster.extra_server_options = list(
-                replace(self._report.settings, failpoints="").server_options()
-            )
+            self._cluster.server_options = replace(self._cluster.server_options, failpoints="")
             for view in self._cluster.servers:
                 self._restart(view.index)
         self.say("healed; the clients wait for their outcomes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from glintpy.cluster import ServerOptions
 from glintpy.testing.ledger import Audit
 
 COUNTS = 600_000
@@ -22,7 +23,7 @@ class DrillSettings:
         num_clients: from 1.
         durability: what pushes survive, as ``LocalCluster`` takes it.
         failpoints: armed in the servers, so that they die there of themselves; see ``glintpy.failpoints``.
-        plant: a defect for the servers, which the drill must notice; see ``glintpy.testing.planted``.
+        plant: a defect for the servers, which the drill must notice; see ``glintpy.process.planted``.
     """
 
     duration_s: float
@@ -33,11 +34,9 @@ class DrillSettings:
     failpoints: str = ""
     plant: str = ""
 
-    def server_options(self) -> tuple[str, ...]:
-        """Return what the servers' command line needs for it."""
-        options: tuple[str, ...] = ("--failpoints", self.failpoints) if self.failpoints else ()
-        options += ("--plant", self.plant) if self.plant else ()
-        return ("--enable-debug", *options) if options else ()
+    def server_options(self) -> ServerOptions:
+        """Return how the servers are to be for it."""
+        return ServerOptions(failpoints=self.failpoints, plant=self.plant)
 
 
 @dataclass(slots=True)

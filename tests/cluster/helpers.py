@@ -16,6 +16,7 @@ import numpy as np
 
 import glintpy
 from glintpy.models.vector import BigVector
+from glintpy.process.orders import order_of
 from glintpy.protocol.session import Session
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,15 +76,14 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 def nodes_of(parent: int) -> list[int]:
     """Return the masters and servers that a process started and that still run, whoever their parent is now."""
-    mark = f"\0--parent\0{parent}\0"
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
-                command = (folder / "cmdline").read_text()
-            except OSError:
-                continue  # it ended meanwhile
-            if mark in f"\0{command}" and "\0glintpy\0" in command:
+                _, *module, role, order, _ = (folder / "cmdline").read_text().split("\0")
+            except (OSError, ValueError):
+                continue  # it ended meanwhile, or is none
+            if module == ["-m", "glintpy.process"] and order_of(role, order).parent == parent:
                 found.append(int(folder.name))
     return found
 

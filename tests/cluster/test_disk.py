@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import glintpy
+from glintpy.cluster import ServerOptions
+from glintpy.config import ServerSettings
 from glintpy.storage.files import Files
 from tests.cluster.helpers import until
 
@@ -27,7 +29,9 @@ PLACES = [
 
 
 @contextmanager
-def one_server(folder: Path, *options: str, supervise: bool = False) -> Iterator[glintpy.LocalCluster]:
+def one_server(
+    folder: Path, options: ServerOptions | None = None, *, supervise: bool = False
+) -> Iterator[glintpy.LocalCluster]:
     with glintpy.LocalCluster(
         1, data_dir=folder, durability="disk", supervise=supervise, server_options=options
     ) as cluster:
@@ -92,8 +96,10 @@ def test_what_is_there_outlives_orderly_stops_and_what_was_destroyed_stays_so(tm
 @pytest.mark.parametrize("place", PLACES)
 def test_a_server_that_dies_again_and_again_at_one_place_loses_nothing(tmp_path: Path, place: str) -> None:
     chance = 0.03 if place.startswith("log") else 0.3
-    options = ["--enable-debug", "--failpoints", f"{place}=kill:{chance}", "--log-max", "64KB"]
-    with one_server(tmp_path, *options, supervise=True) as cluster, cluster.client(timeout_s=60) as client:
+    options = ServerOptions(
+        failpoints=f"{place}=kill:{chance}", settings=ServerSettings(log_bytes_max=64_000)
+    )
+    with one_server(tmp_path, options, supervise=True) as cluster, cluster.client(timeout_s=60) as client:
         vector = client.vector(2000, dtype="int64")
         pid = cluster.servers[0].pid
         num_pushes = 0

@@ -7,13 +7,16 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 import glintpy
+from glintpy.cluster import ServerOptions
+from glintpy.config import MIB, ServerSettings
 from tests.cluster.drilled import DrilledNode, drilled_cluster
-from tests.cluster.helpers import PATIENCE_S, line_of, nodes_of, num_descriptors, program, until
+from tests.cluster.helpers import PATIENCE_S, holdings, line_of, nodes_of, num_descriptors, program, until
 from tests.leftovers import Leftovers
 
 EIGHT_LINES = """\
@@ -109,6 +112,20 @@ def test_a_server_that_is_added_is_used_by_new_models() -> None:
         with client.vector(10, dtype="int64") as vector:
             assert "servers=2" in repr(vector)
             assert vector.push_pull(None, range(10)).result().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "local"])
+def test_servers_are_as_their_options_say(scheme: Literal["ipc", "local"]) -> None:
+    def options(index: int) -> ServerOptions:
+        return ServerOptions(settings=ServerSettings(window_bytes_max=(1 + index) * MIB))
+
+    with (
+        glintpy.LocalCluster(2, scheme=scheme, server_options=options) as cluster,
+        cluster.client() as client,
+    ):
+        use_once(cluster)
+        held = holdings(client)
+        assert [held[name]["window_bytes"] for name in ("server-0", "server-1")] == [MIB, 2 * MIB]
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from glintpy import BigVector, Client, ColumnIterator, LocalCluster, PushBuffer, RowBlockIterator, RowIterator
+from glintpy.cluster import ServerOptions
+from glintpy.config import ServerSettings
 from glintpy.errors import (
     CheckpointNotFound,
     ConfigError,
@@ -238,6 +240,12 @@ def test_a_client_needs_an_address(address: Any) -> None:
         ({"durability": "disk"}, "disk"),
         ({"memory_limit": 0}, "memory_limit"),
         ({"memory_limit": 1e9}, "memory_limit"),
+        (
+            {"server_options": ServerOptions(settings=ServerSettings(memory_limit=9))},
+            r"memory_limit is for LocalCluster\(memory_limit=",
+        ),
+        ({"server_options": ServerOptions(watchdog_s=10.0)}, "share this process"),
+        ({"server_options": lambda index: ServerOptions(plant=f"defect-{index}")}, "share this process"),
     ],
 )
 def test_a_cluster_is_not_begun_with_bad_arguments(options: dict[str, Any], word: str) -> None:

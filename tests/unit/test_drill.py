@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from glintpy.cli.app import run
 from glintpy.config import MembershipSettings
 from glintpy.errors import ConfigError
+from glintpy.process.orders import ServerOptions
+from glintpy.process.planted import RECEIPTS, planted
 from glintpy.testing.drill_client import Order, Told, whole_counts
 from glintpy.testing.drill_plan import ALL, MASTER, Action, draw_plan
 from glintpy.testing.drill_report import DrillReport, DrillSettings
 from glintpy.testing.ledger import Audit
-from glintpy.testing.planted import RECEIPTS, planted
 
 
 @given(seed=st.integers(0, 2**31), duration_s=st.floats(0.5, 300), num_servers=st.integers(1, 8))
@@ -54,10 +55,9 @@ def test_a_plan_needs_time_and_servers() -> None:
 
 
 def test_servers_are_told_of_defects_and_failpoints_only_where_there_are_some() -> None:
-    assert DrillSettings(5).server_options() == ()
-    assert DrillSettings(5, plant="no-dedupe").server_options() == ("--enable-debug", "--plant", "no-dedupe")
+    assert DrillSettings(5).server_options() == ServerOptions()
     both = DrillSettings(5, plant="no-dedupe", failpoints="push.applied=kill")
-    assert both.server_options()[:3] == ("--enable-debug", "--failpoints", "push.applied=kill")
+    assert both.server_options() == ServerOptions(plant="no-dedupe", failpoints="push.applied=kill")
 
 
 def test_a_report_holds_only_if_everything_does() -> None:

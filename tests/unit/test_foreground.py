@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from glintpy.cli import foreground
-from glintpy.cli.foreground import Signals, StoppedEarly, is_orphan
-from glintpy.cli.output import Failed
 from glintpy.errors import MasterUnreachable
+from glintpy.process import foreground
+from glintpy.process.foreground import Signals, StoppedEarly, is_orphan
+from glintpy.process.output import Failed
 
 
 class Ended(BaseException):

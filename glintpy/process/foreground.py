@@ -15,14 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from glintpy.cli.output import Failed, say
 from glintpy.errors import GlintError
+from glintpy.process.output import Failed, say
 
-logger = logging.getLogger("glintpy.cli")
+logger = logging.getLogger("glintpy.process")
 
 LOOK_S = 1.0
 """Between two looks at whether the node, and who started it, are still there."""
 
+READY = "ready at "
+"""What the line that a node prints when it is ready says before its address."""
 
 ORPHANED = "the program that started it has gone"
 
@@ -156,8 +158,6 @@ def run(
 
 
 def _announce(role: str, address: str) -> None:
-    from glintpy.cluster import READY  # noqa: PLC0415 - loads numpy, as whatever was started has done, too
-
     with contextlib.suppress(BrokenPipeError):  # whoever started it has gone meanwhile
         say(f"glintpy {role} {READY}{address}")
 
