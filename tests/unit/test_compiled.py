@@ -209,7 +209,7 @@ def test_what_numba_cannot_add_stays_with_numpy() -> None:
 UNUSED = """
 import sys
 import numpy as np
-import glintpy, glintpy.nodes, glintpy.client
+import glintpy, glintpy.nodes.server, glintpy.client
 from glintpy.actors import preparing
 from glintpy.actors.shelf import Shelf
 from glintpy.protocol.selection import Selection

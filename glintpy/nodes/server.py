@@ -1,122 +1,30 @@
-"""A master or a server in this process: its sockets, actor and heart put together and taken apart."""
+"""A server in this process: its files, socket, actor and heart put together; knows no other server."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from glintpy import config
-from glintpy.actors.base import RequestActor, Stop
 from glintpy.actors.home import Home
 from glintpy.actors.mailbox import SocketMailbox
-from glintpy.actors.master import MasterActor
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
-from glintpy.actors.watchdog import watch
-from glintpy.errors import AccessDenied, ConfigError, GlintError, MasterUnreachable
+from glintpy.errors import ConfigError, GlintError, MasterUnreachable
 from glintpy.heart import Frames, Heart, Identity, Listeners
+from glintpy.nodes.node import Node, check_reach
 from glintpy.protocol.spec import check_name
-from glintpy.storage.registry import Registry
 from glintpy.transport import Listener, UnreadLimits, listen, scheme_of
 
 logger = logging.getLogger("glintpy.nodes")
 
 RETURN_S = 2.0
 """How long a server that comes back waits for the master before it says that it is ready."""
-
-STOP_S = 10.0
-"""How long a node may take to stop before its process goes without it."""
-
-
-class Node:
-    """A running actor.
-
-    Attributes:
-        address: where it is reached.
-        stopped: set when it has closed everything.
-    """
-
-    def __init__(self, actor: RequestActor, address: str, *, heart: Heart | None = None) -> None:
-        self._actor = actor
-        self._heart = heart
-        self.address = address
-        self.stopped = threading.Event()
-        actor.at_stop.append(self._actor_stopped)
-
-    def _actor_stopped(self) -> None:
-        if self._heart is not None and self._actor.is_killed:
-            # An actor that ended as if killed, because a disk failed, has not left in good order; nor does it live.
-            self._heart.stop(say_goodbye=False)
-        self.stopped.set()
-
-    def stop(self) -> None:
-        """Leave the cluster and close everything in good order; again does nothing."""
-        if self._heart is not None:
-            self._heart.stop()
-        self._actor.tell(Stop())
-        if not self.stopped.wait(STOP_S):
-            logger.error("%s did not stop within %.0f s", self._actor.role, STOP_S)
-
-    def watch(self, limit_s: float) -> None:
-        """End this process, which must be the node's own, when its actor stands still for ``limit_s`` seconds.
-
-        Raises:
-            ConfigError: too short to mean anything.
-        """
-        watch(self._actor, limit_s)
-
-    def crash(self) -> None:
-        """Drop mailbox and memory without an answer, as ``kill -9`` does; for ``local://`` clusters."""
-        if self._heart is not None:
-            self._heart.stop(say_goodbye=False)
-        self._actor.leave_files_as_killed()
-        self._actor.tell(Stop())
-        self.stopped.wait(STOP_S)
-
-
-def start_master(
-    address: str = config.DEFAULT_ADDRESS,
-    *,
-    data_dir: str | Path | None = None,
-    insecure: bool = False,
-    settings: config.MembershipSettings | None = None,
-) -> Node:
-    """Start a master in this process.
-
-    Args:
-        address: where to listen; port 0 takes any free one.
-        data_dir: where members and models are written down; None: gone with the process.
-        insecure: allow an address that others than this machine's programs can reach.
-        settings: of the death watch.
-
-    Raises:
-        AccessDenied: an address beyond loopback without ``insecure``.
-        ConfigError: the address is taken, or the directory can't be used.
-    """
-    check_reach(address, insecure=insecure)
-    settings = settings or config.MembershipSettings()
-    registry = Registry(None if data_dir is None else Path(data_dir))
-    try:
-        listener = listen(address)
-    except GlintError:
-        registry.close()
-        raise
-    mailbox = SocketMailbox(listener, tick_s=settings.tick_s)
-    outlet = Outlet(listener, bytes_max=config.ServerSettings().answers_bytes_max)
-    actor = MasterActor(
-        mailbox, outlet, listener=listener, registry=registry, settings=settings, clock=time.monotonic
-    )
-    actor.at_stop.extend([listener.close, mailbox.close])
-    node = Node(actor, listener.address)
-    actor.launch()
-    return node
 
 
 def start_server(
@@ -303,30 +211,6 @@ def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:
         # A disk that is full for now: the next master's start says it again.
         logger.error("can't note which cluster this server belongs to: %s", error)  # noqa: TRY400 - a disk's fault, not ours
     actor.tell(Admitted(frozenset(int(model_id) for model_id in content["models"])))
-
-
-def check_reach(address: str, *, insecure: bool) -> None:
-    """Refuse an address that others than this machine's programs can reach.
-
-    Raises:
-        AccessDenied: it is beyond loopback, and ``insecure`` is False.
-        ConfigError: not an address.
-    """
-    if insecure or scheme_of(address) != "tcp":
-        return
-    host = address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise AccessDenied(
-            f"refused to listen at {address}: there is no encryption and no access control yet, so whoever reaches "
-            "this port can read and change every model. Listen at 127.0.0.1, or say --insecure (insecure=True) on "
-            "a network that you trust"
-        )
 
 
 def _check_names(master: str, name: str | None) -> None:
