@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +77,8 @@ class Home:
         is_private = folder is None
         try:
             if folder is None:
+                import tempfile  # noqa: PLC0415 - loads four compressors, for those only that have no folder
+
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=shared_memory()))
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,7 +87,7 @@ class Home:
             journal = _open_journal(folder / JOURNAL_NAME, server_id, settings, wait_s, keep_trying)
         except BaseException:
             if is_private:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             raise
         return cls(folder, journal, is_private=is_private)
 
@@ -128,7 +128,7 @@ class Home:
     def remove_if_private(self) -> None:
         """Remove a folder that was made for this process, at the end of a stop in good order."""
         if self.is_private and self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _remove(self.folder)
 
     @property
     def cluster_id(self) -> str:
@@ -182,6 +182,12 @@ class Home:
             unfinished.replace(self.folder / name)
         except OSError as error:
             raise ConfigError(f"can't write into {self.folder}: {error.strerror}") from error
+
+
+def _remove(folder: Path) -> None:
+    import shutil  # noqa: PLC0415 - loads compressors, as above
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def mark_passing(folder: Path) -> None:

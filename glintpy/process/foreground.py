@@ -7,7 +7,6 @@ import faulthandler
 import logging
 import os
 import queue
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -154,6 +153,8 @@ def run(
         # Nobody else is left to do it. Each orphan does when it has closed its own files, so the last one to
         # go leaves nothing.
         if private is not None and is_orphan(parent):
+            import shutil  # noqa: PLC0415 - loads compressors, for orphans only
+
             shutil.rmtree(private, ignore_errors=True)
 
 

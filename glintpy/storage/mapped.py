@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import json
 import mmap
 import os
 import struct
-import subprocess
 import sys
+import uuid
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -60,13 +59,16 @@ def boot_number() -> int:
         if sys.platform == "linux":
             text = Path("/proc/sys/kernel/random/boot_id").read_text()
         elif sys.platform == "darwin":
+            import subprocess  # noqa: PLC0415 - other systems say it without a process
+
             command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - nothing of it is foreign
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - nothing of it is foreign
+            text = done.stdout
         else:
             return 0
-    except (OSError, subprocess.SubprocessError):
+        return uuid.UUID(text.strip()).int % 2**64
+    except (OSError, ValueError):
         return 0
-    return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:8], "little") or 1
 
 
 class MappedFile:

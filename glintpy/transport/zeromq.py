@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from glintpy import config
 from glintpy.errors import ConfigError
@@ -27,6 +27,9 @@ from glintpy.transport.unread import LOOK_S, LOOK_S_MAX, LOOK_SHARE_MIN, UnreadG
 
 LIBZMQ_VERSION: str = zmq.zmq_version()
 """Of the library under pyzmq."""
+
+_EVENT = struct.Struct("=Hi")
+"""What a monitor tells of an event: kind and value. pyzmq's own parser would do, but its module loads asyncio."""
 
 COPY_BYTES_MAX = 16 * config.KIB
 """Frames up to this size are cheaper copied out of libzmq's memory than referred to there."""
@@ -301,8 +304,8 @@ class ZeroMQListener:
 
 def _event(frames: list[Buffer]) -> tuple[int, int]:
     """Return an event's kind and value: a descriptor, where it tells of one."""
-    event = parse_monitor_message([bytes(frame) for frame in frames])
-    return int(event["event"]), int(event["value"])
+    kind, value = _EVENT.unpack(frames[0])
+    return kind, value
 
 
 def _somebody_listens(path: Path) -> bool:
