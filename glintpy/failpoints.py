@@ -61,10 +61,11 @@ NAMES = frozenset(
 
 Action = Callable[[], None]
 
-_FORM = re.compile(
+_FORM = (
     r"(?P<name>[a-z._]+)=(?P<action>kill|raise|sleep)(\((?P<seconds>[0-9.]+)\))?"
     r"(:(?P<probability>[0-9.]+))?(\*(?P<count>[0-9]+))?"
 )
+"""Not compiled here: every process loads this module, and drills only need it."""
 
 
 class FailpointError(RuntimeError):
@@ -100,7 +101,7 @@ def arm(text: str, *, seed: int = 0) -> None:
         ConfigError: not of this form, or a place that there isn't.
     """
     for entry in filter(None, text.split(",")):
-        form = _FORM.fullmatch(entry.strip())
+        form = re.fullmatch(_FORM, entry.strip())
         if form is None:
             raise ConfigError(
                 f"a failpoint is NAME=kill|raise|sleep(SECONDS)[:PROBABILITY][*COUNT], not {entry!r}"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from glintpy import config, failpoints
@@ -22,6 +22,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
 from glintpy.protocol.messages import VERSION, Done, Failure, Message
 from glintpy.protocol.messages_master import Beat, BeatSeen, Join, Leave
+from glintpy.records import record
 from glintpy.transport import Connection, Delivery, Waiter, Wakeup, connect
 
 logger = logging.getLogger("glintpy.heart")
@@ -35,7 +36,7 @@ LEAVE_S = 1.0
 """How long a member that leaves waits for the master to have heard it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identity:
     """Who joins.
 
@@ -58,7 +59,7 @@ def _nothing(*_: Any) -> None:
     """Ignore the news."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Listeners:
     """Who hears what; all are called in the heart's thread and must not block.
 

@@ -10,7 +10,6 @@ import logging
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import pykka
@@ -22,6 +21,7 @@ from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import code_of, fitting_text
 from glintpy.protocol.messages import Failure, Message
+from glintpy.records import record
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -38,7 +38,7 @@ class Later:
 LATER = Later()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stop:
     """Ask the actor to stop in good order; told through its mailbox."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from glintpy.errors import (
     ShapeError,
 )
 from glintpy.protocol.spec import ModelInfo, ModelSpec
+from glintpy.records import record
 
 Settle = Callable[[dict[str, Any] | GlintError], None]
 """Called once, with the content of the answer or the error."""
@@ -40,8 +41,7 @@ RETURN_S = 10.0
 seconds, more on a busy machine; when it joins it is told again what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Something to ask of a server; the answer comes back through ``Catalog.answered``."""
 
     server_id: str
@@ -142,7 +142,7 @@ class Model:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What a client asks to be made."""
 

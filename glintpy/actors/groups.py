@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from glintpy.actors.group import Group, Worker
@@ -18,6 +17,7 @@ from glintpy.config import GroupSettings
 from glintpy.errors import ConfigError, Expelled, GlintError, Overloaded, RemoteProtocolError
 from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
 from glintpy.protocol.spec import check_name
+from glintpy.records import record
 
 logger = logging.getLogger("glintpy.master")
 
@@ -49,7 +49,7 @@ class FollowedBy(Protocol):
         """A group was made whose name one may have had that has ended."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class _Parked:
     """A worker that waits for others: at a barrier, until all clocks are at its goal, or until that is applied."""
 
@@ -61,7 +61,7 @@ class _Parked:
     settle: Settle
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class _Queued:
     """A client that waits for a place in a full group."""
 

@@ -12,15 +12,16 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from glintpy.records import record
 from glintpy.transport import Listener, Waiter, Wakeup
 
 logger = logging.getLogger("glintpy.actors")
 
 
-@dataclass(slots=True)
+@record
 class Arrival:
     """Frames from a peer."""
 
@@ -28,12 +29,12 @@ class Arrival:
     frames: list[bytes | bytearray | memoryview]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tick:
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Idle:
     """The actor said that it has work of its own.
 
@@ -44,7 +45,7 @@ class Idle:
     is_quiet: bool = True
 
 
-@dataclass(slots=True)
+@record
 class Letter:
     """What pykka calls an envelope; its own is private."""
 

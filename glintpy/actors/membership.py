@@ -17,6 +17,7 @@ from typing import Any, Literal
 from glintpy.config import MembershipSettings
 from glintpy.errors import Expelled
 from glintpy.protocol.messages_master import Beat, Join
+from glintpy.records import record
 
 logger = logging.getLogger("glintpy.master")
 
@@ -61,7 +62,7 @@ class Member:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Departure:
     """A client that is no longer there.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
@@ -50,6 +49,7 @@ from glintpy.protocol.messages import (
 from glintpy.protocol.rounds import Turn
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
+from glintpy.records import record
 from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 from glintpy.storage.log_format import LogFailed
@@ -61,14 +61,14 @@ logger = logging.getLogger("glintpy.actors")
 Job = CreateShard | EndRound | SetLive
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FromMaster:
     """Frames that came over the control connection."""
 
     frames: list[bytes | bytearray | memoryview]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Admitted:
     """The master took this server as a member and says which models it should hold."""
 

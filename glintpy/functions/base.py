@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError, DTypeError, ShapeError
+from glintpy.records import record
 
 Array = NDArray[Any]
 Positions = NDArray[np.int64] | slice
@@ -27,7 +28,7 @@ ARRAYS_MAX = 3
 INT_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selected:
     """What a function runs on, as far as a client knows it.
 
@@ -222,7 +223,6 @@ class Function:
             raise ConfigError(f"function {cls.name!r}: {error}") from error
 
 
-@dataclass(frozen=True)
 class Reading(Function, ABC):
     """A function that reads.
 
@@ -265,7 +265,6 @@ class Reading(Function, ABC):
         return [answer for _, answer in answers]
 
 
-@dataclass(frozen=True)
 class Changing(Function, ABC):
     """A function that changes values.
 

@@ -6,7 +6,6 @@ servers, or both sides' come and the client multiplies: whatever moves the fewes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from glintpy.functions.base import Answer, Array, Ask, Asking, Piece, Reading, S
 from glintpy.functions.reductions import sum_dtype
 
 
-@dataclass(frozen=True)
 class Take(Reading):
     """The rows themselves."""
 
@@ -40,7 +38,6 @@ class Take(Reading):
 TAKE = Take()
 
 
-@dataclass(frozen=True)
 class Dot(Reading):
     """The product of each selected row with another one, of the same model or a second one, (n,).
 

@@ -80,7 +80,6 @@ class Reduction(Reading):
         return joined[0] if self.axis is None or selected.num_cols is None else joined
 
 
-@dataclass(frozen=True)
 class Sum(Reduction):
     """The sum."""
 
@@ -91,7 +90,6 @@ class Sum(Reduction):
         return np.sum(values, axis=axis, dtype=sum_dtype(values.dtype))
 
 
-@dataclass(frozen=True)
 class Mean(Reduction):
     """The mean, in float64; of nothing it is NaN."""
 
@@ -114,7 +112,6 @@ class Mean(Reduction):
             return super().combine(asking, answers) / np.float64(counts[self.axis])
 
 
-@dataclass(frozen=True)
 class CountNonzero(Reduction):
     """How many cells are not 0, in int64; NaN is not 0."""
 
@@ -143,7 +140,6 @@ class _Extreme(Reduction):
         return super().prepare(selected, arrays)
 
 
-@dataclass(frozen=True)
 class Min(_Extreme):
     """The least cell; NaN if there is one."""
 
@@ -155,7 +151,6 @@ class Min(_Extreme):
         return np.min(values, axis=axis)
 
 
-@dataclass(frozen=True)
 class Max(_Extreme):
     """The largest cell; NaN if there is one."""
 
@@ -167,7 +162,6 @@ class Max(_Extreme):
         return np.max(values, axis=axis)
 
 
-@dataclass(frozen=True)
 class Norms(Reading):
     """The Euclidean norm of each row, in float64; of a vector the absolute value of each entry."""
 
@@ -185,7 +179,6 @@ class Norms(Reading):
         return norms
 
 
-@dataclass(frozen=True)
 class Argmax(Reading):
     """Where the largest cell stands, counted through the selection row by row, as numpy does; of equal ones the first.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from glintpy.errors import ConfigError, KeyRangeError, ShapeError
 from glintpy.partitioning.base import Partitioner, check_index, checked_extents, checked_sizes
+from glintpy.records import record
 
 _MASKED_SERVERS_MAX = 8
 """Up to here one mask a server is cheaper than sorting."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Share:
     """What one server has of the keys that were asked for.
 

@@ -62,7 +62,7 @@ class ServerOptions:
 _OPTIONS = ServerOptions()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Order:
     """What masters and servers are told alike.
 
@@ -83,7 +83,7 @@ class Order:
     private: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class MasterOrder(Order):
     """What a master is told.
 
@@ -94,7 +94,7 @@ class MasterOrder(Order):
     membership: MembershipSettings = _WATCH
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ServerOrder(Order):
     """What a server is told.
 

@@ -13,11 +13,12 @@ from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
 from glintpy.protocol.messages import Failure, Message
+from glintpy.records import record
 
 Fate = Literal["unsent", "refused", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """What became of a call that did not succeed.
 

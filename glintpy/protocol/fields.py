@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from glintpy.records import record
 
 U63 = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Int:
     """A field that holds an integer in [low, high]."""
 
@@ -16,26 +18,26 @@ class Int:
     high: int = U63
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bytes:
     """A field that holds bytes of one of these lengths."""
 
     lengths: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """A field that holds text of at most this many characters."""
 
     characters_max: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bool:
     """A field that holds True or False."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Frame:
     """A field that holds an array, in a frame of its own; ``optional`` ones may be None.
 

@@ -9,7 +9,7 @@ header. ``docs/protocol.md`` is this file in prose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
@@ -28,6 +28,7 @@ from glintpy.protocol.fields import (
     Text,
     rule,
 )
+from glintpy.records import record
 
 VERSION = 1
 """The version of the protocol that this package speaks."""
@@ -44,8 +45,8 @@ M = TypeVar("M")
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, rule))
 def message(kind: type[M]) -> type[M]:
-    """Make a class a message: frozen to the type checker only, since frozen ones take three times as long to make."""
-    return dataclass(slots=True, eq=False)(kind)
+    """Make a class a message: a record whose fields have rules."""
+    return record(kind)
 
 
 @message

@@ -6,13 +6,13 @@ Knows no numba: the loops are arguments, compiled or not. Whatever is faster wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.protocol.selection import Selection, axis_indices
+from glintpy.records import record
 from glintpy.storage.loops import Loop
 from glintpy.storage.numpy_kernels import Array, gather, is_blocks
 from glintpy.storage.updating import Updating
@@ -31,7 +31,7 @@ _FEW_KEYS = 128
 _INDEX = np.dtype(np.uint32)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lone:
     """A loop, or none, for ``Updating``."""
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glintpy.errors import ConfigError
+from glintpy.records import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ class LogDamaged(ConfigError):
     """A log that lacks something which was once synced."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogFile:
     """One file of a log.
 
@@ -74,7 +74,7 @@ class LogFile:
         return f"{PREFIX}{self.index:08d}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """A record that was read.
 
@@ -89,7 +89,7 @@ class Entry:
     body: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Note:
     """What is noted after each sync, and not itself synced.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import dtypes
 from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
+from glintpy.records import record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _ALIGNMENT = 8
 _ASSIGN, _PAIRED, _HAS_COLS, _ROW_SLICES, _COL_SLICES = 1, 2, 4, 8, 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class PushRecord:
     """A push is about to be applied; an ``OutcomeRecord`` of it right behind says that it was not.
 
@@ -129,7 +129,7 @@ class PushRecord:
         return cls(session, sequence, model_id, selection, values, bool(flags & _ASSIGN), array, turn)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutcomeRecord:
     """What became of a push that isn't in the log, or, right behind its record, that it was not applied.
 
@@ -154,7 +154,7 @@ class OutcomeRecord:
         return cls(*_OUTCOME.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenedRecord:
     """A session begins."""
 
@@ -172,7 +172,7 @@ class OpenedRecord:
         return cls(*_OPENED.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndedRecord:
     """A session is forgotten."""
 
@@ -189,7 +189,7 @@ class EndedRecord:
         return cls(*_ENDED.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AdvancedRecord:
     """The numbers below a floor that had no outcome are passed over."""
 
@@ -207,7 +207,7 @@ class AdvancedRecord:
         return cls(*_ADVANCED.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MadeRecord:
     """A model is made and has its initial values.
 
@@ -228,7 +228,7 @@ class MadeRecord:
         return cls(_document(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DestroyedRecord:
     """A model has ended."""
 
@@ -245,7 +245,7 @@ class DestroyedRecord:
         return cls(*_NUMBER.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VoidRecord:
     """The record right before never came to be: its process was killed on the way."""
 
@@ -262,7 +262,7 @@ class VoidRecord:
         return cls(*_NUMBER.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartedRecord:
     """A process begins to serve.
 
@@ -283,7 +283,7 @@ class StartedRecord:
         return cls(_document(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ConfiguredRecord:
     """A model's updater gets other numbers.
 

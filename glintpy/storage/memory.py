@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from glintpy.records import record
 
 SHARE_OF_AVAILABLE = 0.8
 """Of the memory that is free; the rest is for everything that is not a model. Of a file system that is no memory all
@@ -19,7 +20,7 @@ _PROC = Path("/proc")
 _UNKNOWN_BYTES = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Room:
     """What is free, and who says so.
 

@@ -14,12 +14,12 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from glintpy import failpoints
 from glintpy.errors import ConfigError
+from glintpy.records import record
 
 FORMAT = 1
 FILE_NAME = "master.sqlite"
@@ -54,8 +54,7 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KnownServer:
+class KnownServer(NamedTuple):
     """A server as an earlier master knew it."""
 
     member_id: str
@@ -65,7 +64,7 @@ class KnownServer:
     host: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Era:
     """One life of a master on this registry.
 
@@ -184,7 +183,7 @@ class Registry:
 
     def save_server(self, server: KnownServer, *, position: int) -> None:
         """Note a server."""
-        self._write("servers", server.member_id, json.dumps([position, asdict(server)]))
+        self._write("servers", server.member_id, json.dumps([position, server._asdict()]))
 
     def drop_server(self, member_id: str) -> None:
         """Forget a server."""

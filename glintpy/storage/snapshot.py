@@ -23,12 +23,12 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from glintpy import failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
+from glintpy.records import record
 from glintpy.storage.files import Buffer, Files
 
 logger = logging.getLogger("glintpy.storage")
@@ -51,7 +51,7 @@ class SnapshotDamaged(ConfigError):
     """A snapshot that is not as it was written."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnapshotFile:
     """A snapshot that has its name, and so was whole.
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from glintpy import config
 from glintpy.errors import ConfigError, NotEnoughMemory
 from glintpy.protocol.selection import Selection
+from glintpy.records import record
 from glintpy.storage.mapped import MappedFile
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _KINDS: dict[tuple[str, int], int] = {("u", 1): 1, ("i", 1): 2, ("i", 2): 3}
 """Index arrays by kind of dtype and dimensions: uint32, int64, int64 slices; 0 is none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Pending:
     """A push that was under way when its process was killed.
 

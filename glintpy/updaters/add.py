@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from glintpy.updaters.base import Array, Updater
 
 
-@dataclass(frozen=True)
 class Add(Updater):
     """``value + delta``: integers wrap and booleans are or-ed, as numpy's own addition does.
 

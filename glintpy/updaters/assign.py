@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from glintpy.updaters.base import Array, Combined, Loop, Updater, last_of_repeats
@@ -16,7 +15,6 @@ def _loop(values: Array, starts: Array, width: int, deltas: Array, _rates: Array
             value[j] = delta[j]
 
 
-@dataclass(frozen=True)
 class Assign(Updater):
     """``value = delta``, for every dtype. Of repeats in one push the last counts."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +34,6 @@ def _min_loop(
                 value[j] = delta[j]
 
 
-@dataclass(frozen=True)
 class Max(Updater):
     """``max(value, delta)``, for every dtype; True beats False.
 
@@ -64,7 +62,6 @@ class Max(Updater):
         return (np.where((deltas > values) | np.isnan(deltas), deltas, values),)
 
 
-@dataclass(frozen=True)
 class Min(Updater):
     """``min(value, delta)``, for every dtype; False beats True.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +31,6 @@ def _loop(  # noqa: PLR0917 - a loop's arguments: see Updater
                 value[j] = delta[j]
 
 
-@dataclass(frozen=True)
 class Mean(Updater):
     """The mean of all values that were pushed to a cell, repeats in one push included.
 

@@ -100,7 +100,6 @@ class Momentum(GradientUpdater):
         return values - rate * buffer, buffer
 
 
-@dataclass(frozen=True)
 class Nesterov(Momentum):
     """Gradient descent with Nesterov's momentum (1983), as PyTorch has it (``nesterov=True``) and MXNet's ``NAG``.
 

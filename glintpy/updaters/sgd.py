@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from glintpy.updaters.base import Array, Loop
@@ -28,7 +27,6 @@ def _loop(  # noqa: PLR0917 - a loop's arguments: see Updater
             value[j] = value[j] - rate * (delta[j] + weight_decay * value[j])
 
 
-@dataclass(frozen=True)
 class SGD(GradientUpdater):
     """``value -= learning_rate * (gradient + weight_decay * value)``: Robbins and Monro (1951); float16 to float64."""
 
