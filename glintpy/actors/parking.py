@@ -6,10 +6,9 @@ and one that asks again is still one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from glintpy.protocol.messages import Pull
 from glintpy.protocol.selection import axis_indices
+from glintpy.records import record
 
 PARKED_MAX = 10_000
 """Pulls of all clients; the oldest are forgotten for more."""
@@ -22,7 +21,7 @@ class RoundOpenError(Exception):
     """Rows are still in a round to which who reads has pushed; no error for anybody but who parks the pull."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class _Waiting:
     peer: bytes
     message: Pull

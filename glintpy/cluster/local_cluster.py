@@ -6,18 +6,20 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from glintpy import config
 from glintpy.actors.home import mark_passing, shared_memory
 from glintpy.client import Client
-from glintpy.cluster.members import Member, ProcessMember, ThreadMember
+from glintpy.cluster.members import Member, ProcessMember, ServerView, ThreadMember
+from glintpy.cluster.ports import keep_port, port_of
 from glintpy.cluster.supervisor import Supervisor
 from glintpy.errors import ClusterError, ConfigError
 from glintpy.process.orders import MasterOrder, ServerOptions, ServerOrder
@@ -33,23 +35,6 @@ BUSY_S = 0.5
 
 _OWN = ("durability", "memory_limit", "allow")
 """Those settings of a server that ``LocalCluster`` takes itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerView:
-    """A server of a local cluster.
-
-    Attributes:
-        index: its number, for ``kill_server`` and ``restart_server``.
-        address: where it is reached, or was.
-        pid: of its process; this one's under ``local``.
-        is_alive: whether it runs.
-    """
-
-    index: int
-    address: str
-    pid: int
-    is_alive: bool
 
 
 class LocalCluster:
@@ -120,6 +105,7 @@ class LocalCluster:
         mark_passing(self._private)
         self._servers: list[Member] = []
         self._master: Member | None = None
+        self._reserved: socket.socket | None = None
         self._is_stopped = False
         self._changing = threading.RLock()  # one who starts and stops members at a time
         self._unwanted: set[str] = set()
@@ -252,6 +238,8 @@ class LocalCluster:
                 member.process.send_signal(signal.SIGTERM)
         for member in members:
             member.stop()
+        if self._reserved is not None:
+            self._reserved.close()
         shutil.rmtree(self._private, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -268,11 +256,12 @@ class LocalCluster:
 
     def _start(self, num_servers: int) -> None:
         self._master = self._new_master(None)
-        self._wait_ready([self._master])
+        if self._master.address.endswith(":0"):
+            self._wait_ready([self._master])  # only then servers can be told where it is
         # All at once: each needs most of its time to import numpy.
         for index in range(num_servers):
             self._servers.append(self._new_server(index))
-        self._wait_ready(self._servers)
+        self._wait_ready([self._master, *self._servers])
 
     def _find_dead(self) -> Iterator[str]:
         if self._master is not None and not self._master.is_alive():
@@ -351,10 +340,16 @@ class LocalCluster:
 
     def _listen_address(self, name: str) -> str:
         if self._scheme == "tcp":
-            return f"tcp://127.0.0.1:{self._port if name == 'master' else 0}"
+            return f"tcp://127.0.0.1:{self._master_port() if name == 'master' else 0}"
         if self._scheme == "ipc":
             return f"ipc://{self._private / name}.sock"
         return f"local://{uuid.uuid4().hex[:12]}-{name}"
+
+    def _master_port(self) -> int:
+        """Return the port of the master, known before it listens where that can be."""
+        if self._reserved is None:
+            self._reserved = keep_port(self._port)
+        return self._port if self._reserved is None else port_of(self._reserved)
 
     @staticmethod
     def _wait_ready(members: list[Member]) -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,23 @@ START_S = 30.0
 
 STOP_S = 15.0
 """How long one may take to stop before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A server of a local cluster.
+
+    Attributes:
+        index: its number, for ``kill_server`` and ``restart_server``.
+        address: where it is reached, or was.
+        pid: of its process; this one's under ``local``.
+        is_alive: whether it runs.
+    """
+
+    index: int
+    address: str
+    pid: int
+    is_alive: bool
 
 
 class Member(Protocol):
@@ -60,7 +78,7 @@ class ProcessMember:
 
     Attributes:
         process: the process.
-        address: where the node is reached.
+        address: where the node is reached; where it was told port 0, from its being ready on.
     """
 
     def __init__(self, order: MasterOrder | ServerOrder) -> None:
@@ -84,16 +102,17 @@ class ProcessMember:
         ]
         for reader in self._readers:
             reader.start()
-        self.address = ""
+        self.address = order.address
+        self._is_ready = False
 
     def wait_ready(self) -> None:
-        """Wait for the line that says where the node is.
+        """Wait for the line that says where the node is; again does nothing.
 
         Raises:
             ClusterError: it ended, or took too long; with what it wrote.
         """
         end = time.monotonic() + START_S
-        while True:
+        while not self._is_ready:
             try:
                 line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
@@ -106,7 +125,7 @@ class ProcessMember:
                 raise ClusterError(f"a process ended before it was ready: {self._said()}")
             if READY in line:
                 self.address = line.rpartition(READY)[2].strip()
-                return
+                self._is_ready = True
 
     def stop(self) -> None:
         """Ask it to stop, and kill it if it doesn't."""

@@ -308,7 +308,7 @@ class ConfiguredRecord:
         return cls(**_document(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RoundRecord:
     """What some rows of a model have gathered is about to be applied.
 
@@ -335,7 +335,7 @@ class RoundRecord:
         return cls(*_ROUND.unpack_from(body))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LiveRecord:
     """For the pushes of these ranks a model's rounds wait from here on, as long as this process lives.
 

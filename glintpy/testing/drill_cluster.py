@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from glintpy.cluster import LocalCluster, ServerOptions
+from glintpy.cluster.ports import keep_port, port_of
+from glintpy.errors import ClusterError
 from glintpy.testing.proxy import Proxy
 
 __all__ = ["ProxiedCluster"]
@@ -43,7 +45,7 @@ class ProxiedCluster(LocalCluster):
         self.proxies: list[Proxy] = []
         self.server_options = server_options or ServerOptions()
         self._proxy_seed = seed
-        self._reserved: list[socket.socket] = []
+        self._kept: list[socket.socket] = []
         super().__init__(servers, scheme="tcp", server_options=self._behind_proxy, **options)
 
     def stop(self) -> None:
@@ -51,7 +53,7 @@ class ProxiedCluster(LocalCluster):
         super().stop()
         for proxy in self.proxies:
             proxy.stop()
-        for end in self._reserved:
+        for end in self._kept:
             end.close()
 
     def _behind_proxy(self, index: int) -> ServerOptions:
@@ -65,12 +67,12 @@ class ProxiedCluster(LocalCluster):
     def _proxy(self, index: int) -> Proxy:
         """Return the proxy of a server, and make those that are missing."""
         while len(self.proxies) <= index:
-            # Bound, and never listened at: the system gives the port to nobody else, while the server, which asks for
-            # an address that may be shared, can listen there, again and again.
-            end = socket.socket()
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            end.bind(("127.0.0.1", 0))
-            self._reserved.append(end)
-            target = f"127.0.0.1:{end.getsockname()[1]}"
+            end = keep_port()
+            if end is None:
+                raise ClusterError(
+                    "a proxied server needs a port that is kept for it, which Linux can do only"
+                )
+            self._kept.append(end)
+            target = f"127.0.0.1:{port_of(end)}"
             self.proxies.append(Proxy(target, seed=self._proxy_seed + len(self.proxies)))
         return self.proxies[index]
