@@ -24,11 +24,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from glintpy import failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
-from glintpy.records import record
 from glintpy.storage.files import Buffer, Files
 
 logger = logging.getLogger("glintpy.storage")
@@ -51,8 +50,7 @@ class SnapshotDamaged(ConfigError):
     """A snapshot that is not as it was written."""
 
 
-@record
-class SnapshotFile:
+class SnapshotFile(NamedTuple):
     """A snapshot that has its name, and so was whole.
 
     Attributes:
