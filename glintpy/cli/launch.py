@@ -20,6 +20,7 @@ from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
 from glintpy.cli.serve import paths_of
 from glintpy.process import foreground
+from glintpy.process.orders import ServerOptions
 
 if TYPE_CHECKING:
     from glintpy.cluster.workers import Stream, Task
@@ -164,7 +165,7 @@ def _launch(
             memory_limit=memory_limit,
             supervise=True,
             allow=paths_of(allow),
-            server_options=("--watchdog", "10s"),
+            server_options=ServerOptions(watchdog_s=10.0),
             port=port,
             log_level=log_level.value,
         )
