@@ -1,4 +1,4 @@
-"""Functions that change each cell by itself; pure numpy.
+"""Functions that change values without a look at others; pure numpy.
 
 Their numbers are whole ones for models of integers. What an updater keeps beside the values stays as it is.
 """
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from glintpy.errors import ConfigError, DTypeError
+from glintpy.errors import ConfigError, DTypeError, ShapeError
 from glintpy.functions.base import Array, Changing, Selected
 
 
@@ -69,6 +69,39 @@ class Fill(Changing):
         """See ``Changing``."""
         del arrays
         values[...] = values.dtype.type(self.value)
+        return values
+
+
+@dataclass(frozen=True)
+class Put(Changing):
+    """Stores a value of its own in each cell, whatever the updater; what that keeps beside the values stays."""
+
+    name: ClassVar[str] = "put"
+    takes: ClassVar[tuple[str, ...]] = ("values",)
+    by_row: ClassVar[tuple[str, ...]] = ("values",)
+
+    def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """See ``Function``: the values travel as the model's dtype."""
+        (values,) = arrays
+        if not np.can_cast(values.dtype, selected.dtype, "same_kind"):
+            raise DTypeError(f"values are of {values.dtype.name}, and the model holds {selected.dtype.name}")
+        return super().prepare(selected, (values.astype(selected.dtype, copy=False),))
+
+    def check(self, selected: Selected, arrays: tuple[Array, ...]) -> None:
+        """See ``Function``."""
+        super().check(selected, arrays)
+        (values,) = arrays
+        shape = (selected.num_rows,) if selected.num_cols is None else (selected.num_rows, selected.num_cols)
+        if values.shape != shape:
+            raise ShapeError(f"values have shape {values.shape}; {shape} are stored")
+        if values.dtype != selected.dtype:
+            raise DTypeError(f"values are of {values.dtype.name}, and the model holds {selected.dtype.name}")
+        if selected.finite and selected.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DTypeError("values have NaN or infinities, and the model was made with finite=True")
+
+    def change(self, values: Array, arrays: tuple[Array, ...]) -> Array:
+        """See ``Changing``."""
+        values[...] = arrays[0]
         return values
 
 

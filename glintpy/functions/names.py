@@ -8,7 +8,7 @@ from typing import Any
 from glintpy.brought import Kinds, as_it_is
 from glintpy.errors import ConfigError
 from glintpy.functions.base import Changing, Function, Reading
-from glintpy.functions.changes import Clip, Fill, Scale
+from glintpy.functions.changes import Clip, Fill, Put, Scale
 from glintpy.functions.dot import Dot, Take
 from glintpy.functions.nearest import TopK
 from glintpy.functions.reductions import Argmax, CountNonzero, Histogram, Max, Mean, Min, Norms, Sum
@@ -84,6 +84,7 @@ KINDS: Kinds[Function] = Kinds(
         Sample,
         Scale,
         Fill,
+        Put,
         Clip,
     ),
     check=_check,

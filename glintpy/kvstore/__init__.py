@@ -1,4 +1,24 @@
-"""What ``glintpy launch`` tells a worker, on glintpy's public names alone: the first room of the home of MXNet's users.
+"""The home of MXNet's users: its KVStore on glintpy's public names alone, and what ``glintpy launch`` tells a worker.
+
+::
+
+    from glintpy import kvstore
+
+    kv = kvstore.create("dist_async")
+    kv.init("w", np.zeros((10, 3)))
+    kv.set_optimizer("sgd", learning_rate=0.1)
+    kv.push("w", gradient)
+    w = kv.pull("w")
 
 Nothing here imports what a program could not import as well.
 """
+
+from __future__ import annotations
+
+from glintpy.kvstore.base import KVStoreBase
+from glintpy.kvstore.creating import create
+from glintpy.kvstore.forms import RowSparse
+from glintpy.kvstore.optimizers import Optimizer, create_optimizer
+from glintpy.kvstore.store import KVStore
+
+__all__ = ["KVStore", "KVStoreBase", "Optimizer", "RowSparse", "create", "create_optimizer"]

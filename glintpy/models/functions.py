@@ -238,6 +238,15 @@ class HasFunctions:
         """Store a number in cells; as ``scale`` otherwise."""
         return self.call("fill", rows=rows, value=value)
 
+    def put(self, values: ArrayLike, *, rows: Rows = None) -> Future[None]:
+        """Store values in cells, whatever the updater makes of pushes; as ``scale`` otherwise.
+
+        Args:
+            values: (n, num_cols), of a vector (n,): one for each cell.
+            rows: as everywhere, but none twice.
+        """
+        return self.call("put", values, rows=rows)
+
     def clip(self, low: float | None = None, high: float | None = None, *, rows: Rows = None) -> Future[None]:
         """Bring cells between two limits; NaN stays. As ``scale`` otherwise.
 

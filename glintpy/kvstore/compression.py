@@ -1,0 +1,104 @@
+"""One or two bits a gradient, with what was left out added to the next one; pure.
+
+Two bits (MXNet's ``2bit``): with what is left from before, a value at or above the threshold becomes the threshold, one
+at or below minus the threshold becomes that, any other 0. One bit: above the threshold 1, else -1. Only the sums over
+many pushes are those of the gradients: a threshold far above them delays them, one far below cuts them off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy import ConfigError, DTypeError
+
+THRESHOLD = 0.5
+"""MXNet's default for two bits; for one bit it is 0."""
+
+
+@dataclass(slots=True, eq=False)
+class Compressor:
+    """What one worker has left out, by key.
+
+    Attributes:
+        bits: 1 or 2.
+        threshold: more than 0 for two bits.
+        left: what compression has left out of each key so far.
+    """
+
+    bits: int
+    threshold: float
+    left: dict[int | str, NDArray[Any]] = field(default_factory=dict)
+
+    def compress(self, key: int | str, value: NDArray[Any]) -> NDArray[Any]:
+        """Return what is pushed in place of a gradient, and keep the difference.
+
+        Args:
+            key: whose gradient it is.
+            value: of any shape, of floats; may be changed.
+
+        Raises:
+            DTypeError: integers.
+        """
+        if value.dtype.kind != "f":
+            raise DTypeError(f"key {key!r} is of {value.dtype.name}; gradients of floats can be compressed")
+        left = self.left.get(key)
+        if left is None:
+            left = np.zeros_like(value)
+        total = value
+        total += left
+        sent = quantised(total, self.bits, self.threshold)
+        self.left[key] = total - sent
+        return sent
+
+    def forget(self, keys: Iterable[int | str]) -> None:
+        """Drop what was left out of some keys."""
+        for key in keys:
+            self.left.pop(key, None)
+
+
+def quantised(values: NDArray[Any], bits: int, threshold: float) -> NDArray[Any]:
+    """Return values of one or two bits, of the same dtype; NaN becomes 0, or -1 with one bit.
+
+    Args:
+        values: floats of any shape.
+        bits: 1 or 2.
+        threshold: see above.
+    """
+    limit = values.dtype.type(threshold)
+    one = values.dtype.type(1)
+    if bits == 1:
+        return np.asarray(np.where(values > limit, one, -one))
+    zero = values.dtype.type(0)
+    return np.asarray(np.where(values >= limit, limit, np.where(values <= -limit, -limit, zero)))
+
+
+def compressor_of(parameters: Mapping[str, Any]) -> Compressor | None:
+    """Return the compressor that MXNet's parameters speak of; None for ``{"type": "none"}``.
+
+    Raises:
+        ConfigError: there is no such type, parameter or threshold.
+    """
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f'compression is {{"type": "2bit", "threshold": 0.5}}, not {parameters!r:.80}')
+    unknown = sorted(set(map(str, parameters)) - {"type", "threshold"})
+    if unknown:
+        raise ConfigError(f"compression has a type and a threshold, no {unknown[0]!r:.80}")
+    kind = parameters.get("type")
+    if kind == "none":
+        return None
+    if kind not in {"1bit", "2bit"}:
+        raise ConfigError(f"compression is of type 1bit, 2bit or none, not {kind!r:.80}")
+    bits = int(kind[0])
+    threshold = parameters.get("threshold", THRESHOLD if bits == 2 else 0.0)
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not math.isfinite(threshold) or (bits == 2 and threshold <= 0):
+        raise ConfigError(
+            f"the threshold of {kind} is a finite number{' above 0' if bits == 2 else ''}, not {threshold!r:.80}"
+        )
+    return Compressor(bits, float(threshold))

@@ -1,0 +1,443 @@
+"""A store on servers, shared by the workers of a job: keys in models, found by a directory that rank 0 writes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glintpy import ConfigError, Future, ModelNotFound, ShapeError, gather, updaters
+from glintpy.kvstore import commands, states
+from glintpy.kvstore.directory import Directory, Entry, Place, keys_entry
+from glintpy.kvstore.forms import Array, Given, Key, Spec
+from glintpy.kvstore.leading import Leading
+from glintpy.kvstore.local import continues
+from glintpy.kvstore.log import Log
+from glintpy.kvstore.membership import Membership
+from glintpy.kvstore.models import Models
+from glintpy.kvstore.optimizers import Optimizer
+from glintpy.kvstore.store import KVStore
+from glintpy.updaters import Updater
+
+
+class DistKVStore(KVStore):
+    """A store on servers, of the kinds ``dist_async`` and its aliases.
+
+    Pushes are applied as they come, each exactly once and in the order in which this worker made them. A pull sees
+    what its own worker has pushed before.
+    """
+
+    def __init__(self, kind: str, membership: Membership, name: str | None) -> None:
+        super().__init__(kind)
+        self._membership = membership
+        self.client = membership.client
+        self._group = membership.group
+        self._prefix = f"{membership.prefix}{membership.next_name() if name is None else name}/"
+        self._lock = threading.RLock()
+        self._directory = Directory()
+        self._models = Models(self.client, self._prefix, self._directory)
+        self._pending: deque[Future[Any]] = deque()
+        self._num_inits: dict[Key, int] = {}
+        self._num_optimizers = 0
+        self._is_closed = False
+        log = Log(self.client, self._prefix)
+        self._leading = Leading(membership, log, self._directory, self._models)
+        self._leading.follow()
+
+    # --- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        return self._group.rank
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers the job has."""
+        return self._group.size
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """See ``KVStore``."""
+        entry = self._directory.optimizer
+        if entry is None:
+            return None
+        return Optimizer(updaters.named(entry["updater"], entry["numbers"]), entry["rescale_grad"])
+
+    @property
+    def rescale_grad(self) -> float:
+        """See ``KVStore``."""
+        entry = self._directory.optimizer
+        return 1.0 if entry is None else float(entry["rescale_grad"])
+
+    def keys(self) -> list[Key]:
+        """Return all keys that this worker has heard of."""
+        return list(self._directory.places)
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def barrier(self) -> None:
+        """See ``KVStore``.
+
+        Raises:
+            PushFailed: a push of this worker failed.
+            WorkersMissing, WorkerLost, Expelled: see ``Group.barrier``.
+        """
+        with self._lock:
+            self._flush()
+            self._group.barrier()
+            self._leading.follow()
+
+    def num_dead_node(self, node_id: int, timeout: float = 60) -> int:
+        """See ``KVStore``."""
+        del timeout
+        return commands.num_dead(self.client, self._group.name, node_id)
+
+    def send_command_to_servers(self, head: int | str, body: str = "") -> dict[Key, Any]:
+        """Have servers run a function on the values of keys, where these lie; returns when all have.
+
+        Args:
+            head: the function's name or import path, as of ``BigMatrix.call``; or a number that ``register_command``
+                gave one.
+            body: a JSON object: the function's numbers by their names; ``"keys"`` names the keys, else it is all.
+
+        Returns:
+            For each key what the function returns; None where it changes values.
+
+        Raises:
+            ConfigError: there is no such function, number or key, or the servers don't allow it.
+            RemoteFailure: the function raised, with its traceback.
+        """
+        with self._lock:
+            self._check()
+            self._leading.follow()
+            return commands.run(head, body, self._directory.places, self._models.handle)
+
+    def register_command(self, head: int, function: str) -> None:
+        """Give a function a number, under which ``send_command_to_servers`` finds it in this process.
+
+        Args:
+            head: any number.
+            function: the function's name, or its import path.
+        """
+        commands.register(head, function)
+
+    def close(self) -> None:
+        """Wait for this worker's pushes and leave the job; the last worker takes the store's values along.
+
+        Raises:
+            PushFailed: a push of this worker failed.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self._flush()
+            finally:
+                self._membership.release()
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def _init(self, values: dict[Key, Array]) -> None:
+        with self._lock:
+            self._check()
+            self._leading.follow()
+            wanted = {key: self._num_inits.get(key, 0) + 1 for key in values}
+
+            def is_done() -> bool:
+                return all(self._directory.versions.get(key, 0) >= wanted[key] for key in values)
+
+            def lead() -> None:
+                self._lead_init(
+                    {
+                        key: value
+                        for key, value in values.items()
+                        if self._directory.versions.get(key, 0) < wanted[key]
+                    }
+                )
+
+            self._leading.lead_or_wait(
+                is_done, lead, lambda: f"key {self._first_missing(wanted)!r} was not initialised"
+            )
+            for key, value in values.items():
+                self._check_same(key, value)
+            self._num_inits |= wanted
+
+    def _lead_init(self, values: dict[Key, Array]) -> None:
+        known = {key: value for key, value in values.items() if key in self._directory.places}
+        fresh = {key: value for key, value in values.items() if key not in known}
+        specs = {key: Spec(value.shape, value.dtype) for key, value in fresh.items()}
+        for key, value in known.items():
+            self._check_same(key, value)
+        updater = self._updater()
+        for spec in specs.values():
+            updater.check_dtype(spec.dtype)
+        if known:
+            self._models.put({key: self._directory.places[key] for key in known}, known)
+            self._leading.publish([{"entry": "again", "keys": list(known)}])
+        if fresh:
+            makings, places = self._directory.placed(specs)
+            entries = self._models.make(makings, updater)
+            found = {key: Place(model, offset, specs[key], 1) for key, model, offset in places}
+            # A new model's cells are zeros.
+            self._models.put(found, {key: value for key, value in fresh.items() if value.any()})
+            self._leading.publish([*entries, keys_entry(places, specs)])
+
+    def _push(self, values: dict[Key, Given]) -> Future[Any]:
+        with self._lock:
+            self._check()
+            futures = self._models.push(values)
+            future = futures[0] if len(futures) == 1 else gather(*futures)
+            self._pending.append(future)
+            return future
+
+    def _pull(self, keys: Sequence[Key]) -> list[Array]:
+        with self._lock:
+            self._check()
+            found = self._again_if_gone(lambda: self._models.pull(list(dict.fromkeys(keys))))
+        told: set[Key] = set()
+        arrays = []
+        for key in keys:
+            arrays.append(found[key].copy() if key in told else found[key])
+            told.add(key)
+        return arrays
+
+    def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
+        with self._lock:
+            self._check()
+            found: list[Array] = self._again_if_gone(lambda: self._models.pull_rows(wanted))
+            return found
+
+    def _delete(self, keys: list[Key]) -> None:
+        with self._lock:
+            self._check()
+            before = {key: self._directory.places[key].version for key in keys}
+
+            def is_there(key: Key) -> bool:
+                place = self._directory.places.get(key)
+                return place is not None and place.version == before[key]
+
+            def lead() -> None:
+                self._leading.publish([{"entry": "deleted", "keys": [key for key in keys if is_there(key)]}])
+                self._leading.sweep()
+
+            self._leading.lead_or_wait(
+                lambda: not any(map(is_there, keys)), lead, lambda: f"key {keys[0]!r} was not deleted"
+            )
+
+    # --- updates ----------------------------------------------------------------------------------------------
+
+    def _set_optimizer(self, optimizer: Optimizer) -> None:
+        with self._lock:
+            self._check()
+            name = updaters.name_of(optimizer.updater)
+            entry = {
+                "entry": "optimizer",
+                "updater": name,
+                "numbers": optimizer.updater.to_content(),
+                "rescale_grad": optimizer.rescale_grad,
+                "counts": 1,
+                "anew": 1,
+            }
+            self._leading.follow()
+            for place in self._directory.places.values():
+                optimizer.updater.check_dtype(place.spec.dtype)
+            wanted = self._num_optimizers + 1
+
+            def is_done() -> bool:
+                return self._directory.generation >= wanted
+
+            if not self._directory.places:
+                self._leading.lead_or_wait(
+                    lambda: is_done() or bool(self._directory.places),
+                    lambda: self._leading.publish([entry]),
+                    lambda: "the optimiser was not set",
+                )
+            if not is_done():
+                # Nothing may be under way to models that end.
+                self._flush()
+                self._leading.together(lambda: self._lead_switch(optimizer.updater, entry), is_done)
+            self._num_optimizers = wanted
+
+    def _lead_switch(self, updater: Updater, entry: Entry) -> None:
+        known = self.optimizer
+        if known is not None and continues(known.updater, updater):
+            for model in self._directory.models:
+                self._models.handle(model).configure(
+                    **{name: getattr(updater, name) for name in entry["numbers"]}
+                )
+            self._leading.publish([{**entry, "anew": 0}])
+            return
+        specs = {key: place.spec for key, place in self._directory.places.items()}
+        makings, places = self._directory.placed(specs, anew=True)
+        values = self._models.pull(list(specs))
+        entries = self._models.make(makings, updater)
+        self._models.put({key: Place(model, offset, specs[key], 0) for key, model, offset in places}, values)
+        self._leading.publish([entry, *entries, _moved_entry(places)])
+
+    def _configure(self, updater: Updater, numbers: dict[str, Any]) -> None:
+        with self._lock:
+            self._check()
+            self._leading.follow()
+            for model in list(self._directory.models):
+                self._models.handle(model).configure(**numbers)
+            if self.rank == 0:
+                assert self._directory.optimizer is not None, "who configures has an optimiser"
+                self._leading.publish([_changed_entry(self._directory.optimizer, updater)])
+
+    def save_optimizer_states(self, fname: Any, dump_optimizer: bool = False) -> None:
+        """Save what the optimiser keeps for each key, and the values with it.
+
+        One worker calls it: ``if kv.rank == 0``; after a ``barrier``, if all pushes are to be in.
+
+        Args:
+            fname: a directory at any fsspec URL.
+            dump_optimizer: with the optimiser's numbers, which ``load_optimizer_states`` then sets.
+
+        Raises:
+            ConfigError: there is no optimiser.
+            CheckpointError: the place can't be written.
+        """
+        with self._lock:
+            self._check()
+            self._leading.follow()
+            optimizer = self._needed()
+            states.save(
+                self.client,
+                str(fname),
+                self._directory,
+                self._models.handle,
+                optimizer.updater,
+                with_numbers=dump_optimizer,
+                prefix=self._prefix,
+            )
+
+    def load_optimizer_states(self, fname: Any) -> None:
+        """Take up what ``save_optimizer_states`` wrote, for the keys that are in both; values stay as they are.
+
+        All workers call it.
+
+        Args:
+            fname: a directory at any fsspec URL.
+
+        Raises:
+            ConfigError: there is no optimiser.
+            CheckpointNotFound, CheckpointCorrupt: nothing is saved there.
+            CheckpointMismatch: of another optimiser, or a key of another shape; nothing has changed.
+        """
+        with self._lock:
+            self._check()
+            self._leading.follow()
+            saved = states.read(self.client, str(fname), self._prefix)
+            states.check(saved, self._directory, self._needed().updater, str(fname))
+            before = self._directory.num_moves
+            self._flush()
+            self._leading.together(
+                lambda: self._lead_load(str(fname), saved), lambda: self._directory.num_moves > before
+            )
+
+    def _lead_load(self, url: str, saved: states.Saved) -> None:
+        updater = saved.updater or self._needed().updater
+        numbers = {
+            old: self._directory.num_models + n for n, old in enumerate(saved.models_of(self._directory))
+        }
+        entries: list[Entry] = []
+        for old, number in numbers.items():
+            handle = self.client.load(
+                f"{url}/model-{old}", name=self._models.name_of(number), updater=updater, progress=False
+            )
+            self._models.handles[number] = handle
+            entries.append({**saved.models[old], "number": number})
+        places = [
+            (key, numbers[place.model], place.offset)
+            for key, place in saved.places.items()
+            if key in self._directory.places
+        ]
+        values = self._models.pull([key for key, _, _ in places])
+        self._models.put(
+            {key: Place(model, offset, self._directory.places[key].spec, 0) for key, model, offset in places},
+            values,
+        )
+        assert self._directory.optimizer is not None, "states are an optimiser's"
+        entry = _changed_entry(self._directory.optimizer, updater)
+        if saved.updater is not None:
+            for model in self._directory.models:
+                self._models.handle(model).configure(
+                    **{name: getattr(updater, name) for name in entry["numbers"]}
+                )
+        self._leading.publish([*entries, _moved_entry(places), entry])
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _spec(self, key: Key) -> Spec | None:
+        place = self._directory.places.get(key)
+        if place is None:
+            with self._lock:
+                self._check()
+                self._leading.follow()
+            place = self._directory.places.get(key)
+        return None if place is None else place.spec
+
+    def _needed(self) -> Optimizer:
+        optimizer = self.optimizer
+        if optimizer is None:
+            raise ConfigError("there is no optimiser yet: set_optimizer('sgd', learning_rate=0.1)")
+        return optimizer
+
+    def _updater(self) -> Updater:
+        """Return what new models are made with: the numbers that live ones have now."""
+        optimizer = self.optimizer
+        if optimizer is None:
+            return updaters.named("assign")
+        return self._models.live_updater() or optimizer.updater
+
+    def _again_if_gone(self, ask: Callable[[], Any]) -> Any:
+        """Ask, and where a model is gone, look where the keys lie now and ask again."""
+        try:
+            return ask()
+        except ModelNotFound:
+            self._leading.follow()
+            return ask()
+
+    def _check(self) -> None:
+        """Raise what has failed since the last call, unless somebody has looked at it."""
+        if self._is_closed:
+            raise ConfigError("the store was closed")
+        while self._pending and self._pending[0].done():
+            self._raise(self._pending.popleft())
+
+    def _flush(self) -> None:
+        while self._pending:
+            self._raise(self._pending.popleft())
+
+    @staticmethod
+    def _raise(future: Future[Any]) -> None:
+        if not future.seen:
+            future.result()
+        elif not future.done():
+            future.exception()
+
+    def _first_missing(self, wanted: dict[Key, int]) -> Key:
+        return next(key for key, version in wanted.items() if self._directory.versions.get(key, 0) < version)
+
+    def _check_same(self, key: Key, value: Array) -> None:
+        spec = self._directory.places[key].spec
+        if (value.shape, value.dtype) != (spec.shape, spec.dtype):
+            raise ShapeError(
+                f"key {key!r} holds {spec}, and the value here is {Spec(value.shape, value.dtype)}; all workers give "
+                "the same shape and dtype, and a key keeps them until it is deleted"
+            )
+
+
+def _moved_entry(places: Sequence[tuple[Key, int, int]]) -> Entry:
+    return {"entry": "moved", "keys": [list(place) for place in places]}
+
+
+def _changed_entry(entry: Entry, updater: Updater) -> Entry:
+    """Return the entry of an optimiser whose numbers have changed."""
+    return {**entry, "numbers": updater.to_content(), "counts": 0, "anew": 0}

@@ -1,0 +1,331 @@
+"""The calls of a store, of every kind, against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import glintpy
+from glintpy.kvstore import KVStore, RowSparse
+from glintpy.updaters import SGD, Adagrad, Adam, schedules
+
+
+def ones(*shape: int, dtype: str = "float32") -> Any:
+    return np.ones(shape, dtype)
+
+
+# --- keys, values and outputs -------------------------------------------------------------------------------
+
+
+def test_what_was_initialised_is_pulled(kv: KVStore) -> None:
+    kv.init("w", np.arange(6, dtype="float32").reshape(2, 3))
+    found = kv.pull("w")
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    found += 1  # the caller's to change
+    assert kv.pull("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_every_shape_and_dtype_can_be_stored(kv: KVStore) -> None:
+    values = {
+        f"{shape} {dtype}": (np.arange(np.prod(shape, dtype=int)) % 2).astype(dtype).reshape(shape)
+        for shape in [(), (1,), (0,), (3, 0), (2, 3, 4), (300, 300), (70_000,)]
+        for dtype in ["float32", "float64", "float16", "int32", "int64", "uint8", "bool"]
+    }
+    keys = list(values)
+    kv.init(keys, [np.zeros_like(value) for value in values.values()])
+    kv.push(keys, list(values.values()))
+    for key, found in zip(keys, kv.pull(keys), strict=True):
+        assert found.dtype == values[key].dtype, key
+        assert found.shape == values[key].shape, key
+        assert (found == values[key]).all(), key
+
+
+def test_without_an_optimizer_what_is_pushed_replaces_what_is_stored(kv: KVStore) -> None:
+    kv.init("w", ones(3))
+    kv.push("w", 8 * ones(3))
+    assert kv.pull("w").tolist() == [8, 8, 8]
+
+
+def test_lists_of_keys_take_lists_of_values(kv: KVStore) -> None:
+    keys = ["a", 5, "c"]
+    kv.init(keys, [ones(2), ones(3), ones(2, 2)])
+    kv.push(keys, [2 * ones(2), 3 * ones(3), 4 * ones(2, 2)])
+    found = kv.pull(keys[::-1])
+    assert [array.sum() for array in found] == [16, 9, 4]
+
+
+def test_values_of_several_devices_are_summed(kv: KVStore) -> None:
+    kv.init(["a", "b"], [ones(2), ones(2)])
+    kv.push("a", [ones(2), 2 * ones(2), 4 * ones(2)])
+    assert kv.pull("a").tolist() == [7, 7]
+    kv.push(["a", "b"], [[ones(2), ones(2)], [3 * ones(2)]])
+    assert [array.tolist() for array in kv.pull(["a", "b"])] == [[2, 2], [3, 3]]
+
+
+def test_a_key_that_repeats_in_a_list_has_its_values_summed(kv: KVStore) -> None:
+    kv.init(3, ones(2))
+    kv.push([3, 3, 3], [ones(2), [ones(2), ones(2)], ones(2)])
+    assert kv.pull(3).tolist() == [4, 4]
+    assert [array.tolist() for array in kv.pull([3, 3])] == [[4, 4], [4, 4]]
+
+
+def test_outputs_of_several_devices_are_filled(kv: KVStore) -> None:
+    kv.init(["a", "b"], [ones(2), 2 * ones(2)])
+    outs = [[np.zeros(2), np.zeros(2, "float32")], [np.zeros(2, "float32")]]
+    kv.pull(["a", "b"], out=outs)
+    assert [[out.tolist() for out in row] for row in outs] == [[[1, 1], [1, 1]], [[2, 2]]]
+
+
+def test_pushpull_writes_into_the_value_where_no_output_is_given(kv: KVStore) -> None:
+    kv.init("a", ones(2))
+    value = [3 * ones(2), 4 * ones(2)]
+    kv.pushpull("a", value)
+    assert [array.tolist() for array in value] == [[7, 7], [7, 7]]
+    out = np.zeros(2, "float32")
+    kept = 5 * ones(2)
+    assert kv.pushpull("a", kept, out=out).tolist() == [5, 5]
+    assert (out.tolist(), kept.tolist()) == ([5, 5], [5, 5])
+
+
+def test_broadcast_initialises_and_fills(kv: KVStore) -> None:
+    outs = [np.zeros(2, "float32"), np.zeros(2, "float32")]
+    kv.broadcast("a", 3 * ones(2), out=outs)
+    assert [out.tolist() for out in outs] == [[3, 3], [3, 3]]
+    kv.broadcast("a", 4 * ones(2), out=outs)
+    assert [out.tolist() for out in outs] == [[4, 4], [4, 4]]
+
+
+def test_anything_that_numpy_makes_an_array_of_is_a_value(kv: KVStore) -> None:
+    kv.init("a", [[1.0, 2.0], [3.0, 4.0]])
+    kv.push("a", np.float64(1) * np.ones((2, 2)))
+    assert kv.pull("a").dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (lambda kv: kv.pull("b"), glintpy.ModelNotFound, "key 'b' was never initialised; the store has 'a'"),
+        (lambda kv: kv.push("b", ones(2)), glintpy.ModelNotFound, "never initialised"),
+        (
+            lambda kv: kv.push("a", ones(3)),
+            glintpy.ShapeError,
+            r"shape \(3,\) for key 'a', which holds float32",
+        ),
+        (lambda kv: kv.push("a", ones(2) * 1j), glintpy.DTypeError, "array of numbers"),
+        (lambda kv: kv.push(["a"], ones(2)), glintpy.ShapeError, "a list of 1 keys takes a list of values"),
+        (lambda kv: kv.push(["a", "a"], [ones(2)]), glintpy.ShapeError, "2 keys and 1 values"),
+        (lambda kv: kv.push("a", []), glintpy.ShapeError, "an empty list of values"),
+        (lambda kv: kv.pull("a", out=ones(3)), glintpy.ShapeError, r"out has shape \(3,\)"),
+        (lambda kv: kv.pull("a", out=np.ones(2, int)), glintpy.DTypeError, "out is of int64"),
+        (lambda kv: kv.pull("a", out=3), glintpy.DTypeError, "out is an array to write into, not int"),
+        (lambda kv: kv.pull(1.5), TypeError, "a key is an int or a str, not 1.5"),
+        (lambda kv: kv.init(["x", "x"], [ones(1)] * 2), glintpy.ShapeError, "'x' stands twice"),
+        (lambda kv: kv.init("x", "text"), glintpy.DTypeError, "array of numbers"),
+        (lambda kv: kv.init("a", ones(3)), glintpy.ShapeError, "key 'a' holds float32"),
+        (
+            lambda kv: kv.row_sparse_pull("a", row_ids=[2]),
+            glintpy.KeyRangeError,
+            "row 2 of key 'a', which has 2 rows",
+        ),
+        (lambda kv: kv.row_sparse_pull("a"), glintpy.ShapeError, "row_ids says which rows"),
+        (lambda kv: kv.delete("b"), glintpy.ModelNotFound, "never initialised"),
+        (lambda kv: kv.configure(learning_rate=1), glintpy.ConfigError, "no optimiser yet"),
+        (lambda kv: kv.set_optimizer("sgdd"), glintpy.ConfigError, "there is no optimiser 'sgdd'; there is"),
+        (lambda kv: kv.set_optimizer(print), glintpy.ConfigError, "no code travels to servers"),
+    ],
+)
+def test_what_doesn_t_fit_is_said_and_changes_nothing(kv: KVStore, call: Any, kind: type, said: str) -> None:
+    kv.init("a", ones(2))
+    with pytest.raises(kind, match=said):
+        call(kv)
+    assert kv.pull("a").tolist() == [1, 1]
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1000, 80), (7,), (300, 20, 20)])
+def test_rows_are_pulled_in_any_order_and_with_repeats(kv: KVStore, shape: tuple[int, ...]) -> None:
+    value = np.arange(np.prod(shape), dtype="float64").reshape(shape)
+    kv.init("e", value)
+    ids = np.array([3, 0, 3, 4, 1, 0])
+    assert (kv.row_sparse_pull("e", row_ids=ids) == value[ids]).all()
+    out = np.zeros((6, *shape[1:]))
+    kv.row_sparse_pull("e", out=out, row_ids=[ids])
+    assert (out == value[ids]).all()
+    into = RowSparse([], np.zeros((0, *shape[1:])))
+    kv.row_sparse_pull("e", out=into, row_ids=ids)
+    assert into.indices.tolist() == [0, 1, 3, 4]
+    whole = np.zeros(shape)
+    whole[[0, 1, 3, 4]] = value[[0, 1, 3, 4]]
+    assert (into.todense() == whole).all()
+    assert kv.row_sparse_pull("e", row_ids=[]).shape == (0, *shape[1:])
+
+
+def test_rows_of_several_keys_are_one_call(kv: KVStore) -> None:
+    kv.init(["a", "b"], [np.arange(8.0).reshape(4, 2), np.arange(3.0)])
+    a, b = kv.row_sparse_pull(["a", "b"], row_ids=[[3, 1], [2]])
+    assert (a.tolist(), b.tolist()) == ([[6, 7], [2, 3]], [2])
+    a, b = kv.row_sparse_pull(["a", "b"], row_ids=np.array([2]))
+    assert (a.tolist(), b.tolist()) == ([[4, 5]], [2])
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1000, 80)])
+def test_rows_are_pushed_with_repeats_summed(kv: KVStore, shape: tuple[int, int]) -> None:
+    kv.init("e", np.zeros(shape))
+    kv.set_optimizer(Adagrad(learning_rate=1.0))
+    kv.push(
+        "e", [RowSparse([3, 1, 3], np.ones((3, shape[1]))), RowSparse([4], 5 * np.ones((1, shape[1])), shape)]
+    )
+    found = kv.pull("e")
+    assert np.allclose(found[[1, 3, 4]], -1)
+    assert not found[[0, 2]].any()
+    with pytest.raises(glintpy.KeyRangeError, match="row 5000 of key 'e'"):
+        kv.push("e", RowSparse([5000], np.ones((1, shape[1]))))
+    with pytest.raises(glintpy.ShapeError, match="dense and row-sparse values together"):
+        kv.push("e", [RowSparse([1], np.ones((1, shape[1]))), np.ones(shape)])
+
+
+# --- updates --------------------------------------------------------------------------------------------------
+
+
+def test_an_optimizer_makes_steps(kv: KVStore) -> None:
+    kv.init("w", ones(3))
+    kv.set_optimizer("sgd", learning_rate=0.5, wd=0.1, rescale_grad=0.25)
+    kv.push("w", [2 * ones(3), 2 * ones(3)])
+    assert np.allclose(kv.pull("w"), 1 - 0.5 * (1 + 0.1))
+    kv.init("late", ones(2))
+    kv.push("late", 4 * ones(2))
+    assert np.allclose(kv.pull("late"), 1 - 0.5 * (1 + 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("sgd", {"momentum": 0.9}),
+        ("nag", {"momentum": 0.8}),
+        ("adam", {"learning_rate": 0.1, "beta1": 0.8}),
+        ("adamw", {"wd": 0.1}),
+        ("adagrad", {"eps": 1e-4}),
+        ("rmsprop", {"gamma1": 0.8}),
+        ("ftrl", {"lamda1": 0.05, "wd": 0.1}),
+        ("dcasgd", {"lamda": 0.1}),
+        ("sgd", {"learning_rate": schedules.InverseTime(0.5, 1.0)}),
+    ],
+)
+def test_each_optimizer_does_the_same_in_a_process_and_on_servers(
+    kv: KVStore, name: str, numbers: dict[str, Any], seed: int
+) -> None:
+    reference = glintpy.kvstore.create("local")
+    rng = np.random.default_rng(seed)
+    start = rng.normal(size=(3, 4)).astype("float32")
+    for store in (kv, reference):
+        store.init("w", start)
+        store.set_optimizer(name, **numbers)
+    for _ in range(3):
+        gradient = rng.normal(size=(3, 4)).astype("float32")
+        kv.push("w", gradient)
+        reference.push("w", gradient)
+    assert np.allclose(kv.pull("w"), reference.pull("w"), rtol=1e-6)
+    assert not np.allclose(kv.pull("w"), start)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("sgd", {"rate": 1}, "has no number 'rate'"),
+        ("sgd", {"wd": 1, "weight_decay": 2}, "under both of its names"),
+        ("sgd", {"lr_scheduler": object()}, "give learning_rate a schedule"),
+        ("sgd", {"multi_precision": True}, "multi_precision=False here"),
+        ("rmsprop", {"centered": True}, "centered=False here"),
+        ("dcasgd", {"momentum": 0.9}, "dcasgd has no momentum here"),
+        ("lamb", {}, "there is no optimiser 'lamb'"),
+        ("sgd", {"rescale_grad": "x"}, "rescale_grad is a number"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(
+    kv: KVStore, name: str, numbers: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(glintpy.ConfigError, match=said):
+        kv.set_optimizer(name, **numbers)
+
+
+def test_an_optimizer_that_can_t_work_with_a_key_is_refused(kv: KVStore) -> None:
+    kv.init("n", np.zeros(3, int))
+    with pytest.raises(glintpy.DTypeError, match="computes with fractions"):
+        kv.set_optimizer("sgd")
+    kv.push("n", np.full(3, 4))
+    assert kv.pull("n").tolist() == [4, 4, 4]
+    kv.set_optimizer("add")
+    kv.push("n", np.full(3, 4))
+    assert kv.pull("n").tolist() == [8, 8, 8]
+    with pytest.raises(glintpy.DTypeError, match="holds int64"):
+        kv.push("n", np.full(3, 0.5))
+
+
+def test_an_updater_of_glintpy_is_an_optimizer(kv: KVStore) -> None:
+    kv.set_optimizer(SGD(learning_rate=0.5))
+    kv.init("w", np.zeros(2))
+    kv.push("w", np.ones(2))
+    assert kv.pull("w").tolist() == [-0.5, -0.5]
+    assert kv.optimizer is not None
+    assert kv.optimizer.updater == SGD(learning_rate=0.5)
+
+
+def test_states_are_saved_and_loaded(kv: KVStore, tmp_path: Any) -> None:
+    keys = ["w", "big", "table"]
+    kv.init(keys, [np.zeros(2), np.zeros(70_000), np.zeros((300, 300))])
+    kv.set_optimizer(Adam(learning_rate=0.1))
+    kv.push(keys, [np.ones(2), np.ones(70_000), np.ones((300, 300))])
+    kv.save_optimizer_states(tmp_path / "states", dump_optimizer=True)
+    step = kv.pull("w")[0]
+    kv.push(keys, [np.ones(2), np.ones(70_000), np.ones((300, 300))])
+    second = kv.pull(keys)
+    kv.push("w", -100 * np.ones(2))
+    kv.configure(learning_rate=0.7)
+    kv.init(keys, [np.full(2, step), np.full(70_000, step), np.full((300, 300), step)])
+    kv.load_optimizer_states(tmp_path / "states")
+    assert all(np.allclose(array, step) for array in kv.pull(keys))
+    kv.push(keys, [np.ones(2), np.ones(70_000), np.ones((300, 300))])
+    for found, wanted in zip(kv.pull(keys), second, strict=True):
+        assert np.allclose(found, wanted, rtol=1e-12)
+
+
+def test_states_of_another_optimizer_are_refused(kv: KVStore, tmp_path: Any) -> None:
+    with pytest.raises(glintpy.ConfigError, match="no optimiser yet"):
+        kv.save_optimizer_states(tmp_path / "states")
+    kv.set_optimizer("adam")
+    kv.init("w", np.zeros(2))
+    kv.save_optimizer_states(tmp_path / "states")
+    kv.set_optimizer("adagrad")
+    with pytest.raises(glintpy.CheckpointMismatch, match="has what adam keeps"):
+        kv.load_optimizer_states(tmp_path / "states")
+    with pytest.raises(glintpy.CheckpointNotFound):
+        kv.load_optimizer_states(tmp_path / "nothing")
+
+
+# --- the life of keys ---------------------------------------------------------------------------------------
+
+
+def test_a_deleted_key_is_gone_and_can_be_made_anew(kv: KVStore) -> None:
+    kv.init(["a", "b", "big"], [ones(2), ones(2), ones(70_000)])
+    kv.delete(["a", "big"])
+    assert kv.keys() == ["b"]
+    with pytest.raises(glintpy.ModelNotFound, match="the store has 'b'"):
+        kv.pull("a")
+    kv.init(["a", "big"], [np.zeros((2, 2), int), ones(3)])
+    assert kv.pull("a").tolist() == [[0, 0], [0, 0]]
+    assert kv.pull("big").tolist() == [1, 1, 1]
+    assert kv.pull("b").tolist() == [1, 1]
+
+
+def test_what_a_store_is_can_be_asked(kv: KVStore) -> None:
+    assert kv.type in {"local", "device", "dist_async"}
+    assert (kv.rank, kv.num_workers) == (0, 1)
+    assert kv.is_capable("optimizer")
+    assert not kv.is_capable("flight")
+    assert kv.num_dead_node(6) == 0
+    kv.barrier()

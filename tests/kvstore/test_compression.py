@@ -1,0 +1,76 @@
+"""One and two bits a gradient: what is sent, what is kept, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import glintpy
+from glintpy.kvstore import RowSparse, create
+from glintpy.kvstore.compression import compressor_of, quantised
+
+
+def test_two_bits_send_the_threshold_or_nothing() -> None:
+    values = np.array([0.5, 0.49, -0.5, -0.7, 3, 0], "float32")
+    assert quantised(values, 2, 0.5).tolist() == [0.5, 0, -0.5, -0.5, 0.5, 0]
+
+
+def test_one_bit_sends_a_sign() -> None:
+    assert quantised(np.array([0.1, -0.1, 0.0]), 1, 0.0).tolist() == [1, -1, -1]
+    assert quantised(np.array([0.1, 0.3]), 1, 0.2).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("kind", ["1bit", "2bit"])
+@pytest.mark.parametrize("store", ["device", "dist_async"])
+def test_what_is_left_out_of_one_push_comes_with_the_next(
+    kind: str, store: str, cluster: glintpy.LocalCluster, job: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    with cluster.client() as client, create(store, client, job=job) as kv:
+        kv.set_gradient_compression({"type": kind, "threshold": 0.25})
+        kv.set_optimizer("add")
+        kv.init("w", np.zeros(50))
+        total = np.zeros(50)
+        for _ in range(200):
+            gradient = rng.uniform(-0.25, 0.25, 50)
+            total += gradient
+            kv.push("w", gradient)
+        # Sums of what was sent and of what was given differ by what is still left, and no more.
+        assert np.abs(kv.pull("w") - total).max() <= (2.0 if kind == "1bit" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"type": "3bit"}, "of type 1bit, 2bit or none, not '3bit'"),
+        ({"type": "2bit", "threshold": 0}, "a finite number above 0, not 0"),
+        ({"type": "1bit", "threshold": float("nan")}, "a finite number, not nan"),
+        ({"type": "2bit", "treshold": 1}, "no 'treshold'"),
+        ({}, "not None"),
+        ("2bit", "compression is"),
+    ],
+)
+def test_what_can_t_be_is_said(parameters: Any, said: str) -> None:
+    with pytest.raises(glintpy.ConfigError, match=said):
+        create("device").set_gradient_compression(parameters)
+
+
+def test_a_local_store_has_nothing_to_compress() -> None:
+    with pytest.raises(glintpy.ConfigError, match="a local store sends nothing"):
+        create("local").set_gradient_compression({"type": "2bit"})
+
+
+def test_compression_ends_and_is_for_whole_arrays_of_floats() -> None:
+    kv = create("device")
+    kv.init(["w", "n"], [np.zeros(2), np.zeros(2, int)])
+    kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+    with pytest.raises(glintpy.DTypeError, match="key 'n' is of int64"):
+        kv.push("n", np.ones(2, int))
+    with pytest.raises(glintpy.ConfigError, match="rows of key 'w' can't be compressed"):
+        kv.push("w", RowSparse([1], [1.0]))
+    kv.set_gradient_compression({"type": "none"})
+    kv.push("w", np.full(2, 0.1))
+    assert kv.pull("w").tolist() == [0.1, 0.1]
+    assert compressor_of({"type": "none"}) is None
