@@ -17,6 +17,8 @@ from glintpy.models.requests import Target
 from glintpy.models.saving import fill_model, progress_bar
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
+from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.arrays import kept_arrays
 from glintpy.storage.checkpoint_reader import CheckpointReader
 from glintpy.ties import Tie
 from glintpy.updaters import Updater, named
@@ -84,11 +86,12 @@ def load_model(
 
         reader.verify(verified)
     kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
-    num_bytes = spec.num_rows * sum(array.row_bytes for array in reader.arrays)
+    common = _common(spec, updater, reader)
+    num_bytes = spec.num_rows * sum(array.row_bytes for array in reader.arrays if array.name in common)
     with progress_bar(f"loading {spec.name}", num_bytes, show=progress) as advance:
 
         def fill(target: Target) -> None:
-            for number, array in _common(target, reader):
+            for array, number in common.items():
                 blocks = reader.blocks(config.PART_BYTES, array=array)
                 fill_model(tie.runtime(), target.of_array(number), blocks, advance=advance)
 
@@ -96,15 +99,15 @@ def load_model(
     return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 
 
-def _common(target: Target, reader: CheckpointReader) -> list[tuple[int, str]]:
-    """Return the number and name of each array that was saved and is kept by the new model's updater, too."""
+def _common(spec: ModelSpec, updater: Updater, reader: CheckpointReader) -> dict[str, int]:
+    """Return the arrays that were saved and are kept by the new model's updater, too: their numbers in the model."""
     saved = {array.name: array for array in reader.arrays}
-    found = [
-        (number, array.name) for number, array in enumerate(target.arrays) if saved.get(array.name) == array
-    ]
-    dropped = sorted(set(saved) - {name for _, name in found})
+    found = {
+        array.name: number
+        for number, array in enumerate(kept_arrays(spec, updater))
+        if saved.get(array.name) == array
+    }
+    dropped = sorted(set(saved) - set(found))
     if dropped:
-        logger.info(
-            "loading %s: updater %r has no %s", target.info.spec.name, target.updater.name, ", ".join(dropped)
-        )
+        logger.info("loading %s: updater %r has no %s", spec.name, updater.name, ", ".join(dropped))
     return found

@@ -240,8 +240,18 @@ def check_name(name: Any, *, whose: str = "a model's") -> None:
 
 
 def numbers_text(numbers: dict[str, Any]) -> str:
-    """Return an updater's numbers as a spec has them: equal ones give equal texts."""
-    return json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return an updater's numbers as a spec has them: equal ones give equal texts, 1 and 1.0, too."""
+    return json.dumps(_plain(numbers), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    # Up to there every whole number is a float, and the other way round.
+    is_whole = type(value) is float and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole else value
 
 
 def num_partitions(*, num_keys: int, partitions_per_server: int, num_servers: int) -> int:

@@ -76,6 +76,13 @@ def test_programs_that_start_alike_still_share_the_model(served: Served) -> None
             assert again.updater == Adagrad(learning_rate=0.5)
 
 
+def test_a_whole_number_may_be_written_either_way(served: Served) -> None:
+    client = served.client
+    with client.matrix(2, 2, name="alike", updater=Adagrad(learning_rate=1)) as m:
+        rule = Adagrad(learning_rate=1.0)
+        assert client.matrix(2, 2, name="alike", updater=rule, exist_ok=True) == m
+
+
 def test_a_saved_model_has_its_present_numbers(served: Served, tmp_path: Path) -> None:
     with served.client.matrix(2, 2, updater=Adagrad(learning_rate=1.0)) as m:
         m.configure(learning_rate=0.5)

@@ -24,7 +24,7 @@ def test_models_equal_numpy_while_servers_stop_and_start() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("machine", [SteadyMachine, ModelMachine])
 def test_models_equal_numpy_for_long(machine: type[ModelMachine]) -> None:
-    _run(machine, num_examples=500, num_steps=60)
+    _run(machine, num_examples=120, num_steps=60)
 
 
 def _run(machine: type[ModelMachine], *, num_examples: int, num_steps: int) -> None:
