@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from glintpy.models.group import Group
     from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
     from glintpy.models.matrix import BigMatrix
+    from glintpy.models.table import BigTable
     from glintpy.models.vector import BigVector
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
     "BigMatrix",
+    "BigTable",
     "BigVector",
     "CheckpointCorrupt",
     "CheckpointError",
@@ -124,6 +126,7 @@ __all__ = [
 
 _HOMES = {
     "BigMatrix": "glintpy.models.matrix",
+    "BigTable": "glintpy.models.table",
     "BigVector": "glintpy.models.vector",
     "Client": "glintpy.client",
     "ColumnIterator": "glintpy.models.iterators",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-import operator
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
 from glintpy import config
-from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers, ShapeError
-from glintpy.models.base import BigModel, check_on_server_lost, check_timeout
+from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers
+from glintpy.models.base import check_on_server_lost, check_timeout
 from glintpy.models.consistency import check_sums, group_of
+from glintpy.models.dense import BigModel
 from glintpy.models.group import Group, join_group
+from glintpy.models.indexing import size_of
 from glintpy.models.making import handle_of, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
+from glintpy.models.table_making import MakesTables
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes
@@ -32,7 +34,7 @@ POLL_S = 0.05
 """Between two looks at the master while waiting for something to appear."""
 
 
-class Client:
+class Client(MakesTables):
     """A connection to a cluster, made at once.
 
     Args:
@@ -139,8 +141,8 @@ class Client:
         return self._make(
             BigMatrix,
             name if name is not None else f"matrix-{uuid.uuid4().hex[:12]}",
-            num_rows=_size("rows", rows),
-            num_cols=_size("cols", cols),
+            num_rows=size_of("rows", rows),
+            num_cols=size_of("cols", cols),
             dtype=dtype,
             partitioner=partitioner,
             exist_ok=exist_ok,
@@ -194,7 +196,7 @@ class Client:
         return self._make(
             BigVector,
             name if name is not None else f"vector-{uuid.uuid4().hex[:12]}",
-            num_rows=_size("size", size),
+            num_rows=size_of("size", size),
             num_cols=None,
             dtype=dtype,
             partitioner=partitioner,
@@ -212,7 +214,7 @@ class Client:
     def open(
         self, name: str, wait_s: float = 0, *, partitioner: Partitioner | None = None
     ) -> BigMatrix | BigVector:
-        """Return a handle to a model that exists.
+        """Return a handle to a model that exists; to a table a ``BigTable``, for which a type checker wants a cast.
 
         Args:
             name: the model's.
@@ -273,7 +275,7 @@ class Client:
         group: Group | None = None,
         progress: bool | None = None,
     ) -> BigMatrix | BigVector:
-        """Make a model from a saved one, on any number of servers and with any partitioner.
+        """Make a model, of the kind that it was, from a saved one, on any number of servers and with any partitioner.
 
         Every checksum is verified before anything is made; the model can be found when it is complete.
 
@@ -486,13 +488,3 @@ class Client:
             check_sums(updater)
         made = make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
-
-
-def _size(what: str, size: Any) -> int:
-    if isinstance(size, bool):
-        raise ShapeError(f"{what} is an integer, not {size!r}")
-    try:
-        # Not by asking for __index__: arrays have one, and refuse when it is called.
-        return operator.index(size)
-    except TypeError as error:
-        raise ShapeError(f"{what} is an integer, not {size!r}") from error

@@ -32,6 +32,8 @@ NAMES = frozenset(
         "recover.before_undo",
         "recover.undone",
         "recover.replayed",
+        "table.grown",
+        "table.begun",
         "pull.before_copy",
         "pull.before_send",
         "log.before_write",

@@ -27,6 +27,7 @@ PROMISED = {
     "local": "glintpy.cluster.local_cluster",
     # models
     "BigMatrix": "glintpy.models.matrix",
+    "BigTable": "glintpy.models.table",
     "BigVector": "glintpy.models.vector",
     # workers
     "Group": "glintpy.models.group",

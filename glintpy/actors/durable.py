@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from glintpy import config, failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
 from glintpy.protocol.messages import Change, Push
-from glintpy.protocol.rounds import Turn
-from glintpy.protocol.selection import Selection
+from glintpy.protocol.messages_tables import PushKeys
 from glintpy.storage.files import Files, empty_folder, is_being_emptied
 from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
@@ -278,7 +277,7 @@ class Durable:
         self._append_if_room(DestroyedRecord(model_id))
         self._to_remove.append(model_id)
 
-    def push(self, message: Push) -> None:
+    def push(self, message: Push | PushKeys) -> None:
         """A push is about to be applied, to a model of any level.
 
         Raises:
@@ -292,23 +291,11 @@ class Durable:
         if message.model_id not in self._shards:
             self._append_if_room(OutcomeRecord(message.session, message.sequence, 0), lazily=True)
             return
-        selection = Selection(message.rows, message.cols, message.paired)
-        self._append(
-            PushRecord(
-                message.session,
-                message.sequence,
-                message.model_id,
-                selection,
-                message.values,
-                message.assign,
-                message.array,
-                Turn(message.round, message.rank),
-            ),
-            small=False,
-        )
+        assert isinstance(message, Push), "tables are of other levels"
+        self._append(PushRecord.of_message(message), small=False)
         self._num_pushes += 1
 
-    def refused(self, message: Push | Change, code: int) -> None:
+    def refused(self, message: Push | Change | PushKeys, code: int) -> None:
         """A push is about to be refused."""
         record = OutcomeRecord(message.session, message.sequence, code)
         self._append_if_room(record, lazily=message.model_id not in self._shards)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,17 @@ from glintpy.protocol.messages import (
     Values,
     Welcome,
 )
+from glintpy.protocol.messages_tables import CountKeys, PullKeys, PushKeys, ScanKeys
 from glintpy.storage.journal import Journal, Session
 from glintpy.storage.log_format import LogFailed
 
 logger = logging.getLogger("glintpy.actors")
 
-Apply = Callable[[Push | Change], None]
-Read = Callable[[Pull | Push], np.ndarray]
+Numbered = Push | Change | PushKeys
+Followed = Compute | BeginCut | ScanKeys | CountKeys
+"""What isn't numbered, and is answered in the order of the session."""
+Apply = Callable[[Any], None]
+Read = Callable[[Any], np.ndarray[Any, Any]]
 
 
 class Receipts:
@@ -114,7 +119,7 @@ class Receipts:
         session.last_heard = now
         return session
 
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         """Apply one part of a push or a change, exactly once, or say what became of it.
 
         Args:
@@ -155,7 +160,7 @@ class Receipts:
         failpoints.hit("push.before_ack")
         return receipt
 
-    def pull(self, message: Pull, now: float, *, read: Read) -> Message:
+    def pull(self, message: Pull | PullKeys, now: float, *, read: Read) -> Message:
         """Read one part, if everything that its client issued before has been handled.
 
         Raises:
@@ -181,7 +186,7 @@ class Receipts:
         self.num_computed += 1
         return run(message)
 
-    def follows(self, message: BeginCut, now: float) -> Gap | None:
+    def follows(self, message: BeginCut | ScanKeys | CountKeys, now: float) -> Gap | None:
         """Return a gap if something that its client issued before has not arrived.
 
         Raises:
@@ -217,7 +222,7 @@ class Receipts:
         """Forget sessions that have been silent for too long."""
         self._journal.expire(now, older_than_s=self._settings.session_expiry_s)
 
-    def _heard(self, message: Pull | Push | Compute | Change | Probe | BeginCut, now: float) -> Session:
+    def _heard(self, message: Pull | PullKeys | Numbered | Followed | Probe, now: float) -> Session:
         session = self.find(message.session, now)
         self._advance(session, message.floor)
         return session
@@ -227,19 +232,19 @@ class Receipts:
             self.durable.advanced(session.session_id, floor)
         session.advance(floor)
 
-    def _count(self, session: Session, message: Pull | Push | Compute | Change) -> None:
+    def _count(self, session: Session, message: Pull | PullKeys | Numbered | Compute) -> None:
         # Request ids grow, and parts of one request share theirs: so distinct requests are counted.
         if message.request_id > session.highest_request:
             session.highest_request = message.request_id
             self.num_requests += 1
 
-    def _gap(self, session: Session, message: Pull | Push | Compute | Change | BeginCut) -> Gap:
+    def _gap(self, session: Session, message: Pull | PullKeys | Numbered | Followed) -> Gap:
         self.num_gaps += 1
-        part = 0 if isinstance(message, BeginCut) else message.part
+        part: int = getattr(message, "part", 0)
         return Gap(message.request_id, part, session.applied + 1, self.window_bytes)
 
-    def _receipt(self, message: Push | Change, read: Read) -> Message:
-        if isinstance(message, Push) and message.wants_values:
+    def _receipt(self, message: Numbered, read: Read) -> Message:
+        if not isinstance(message, Change) and message.wants_values:
             try:
                 return Values(message.request_id, message.part, self.window_bytes, read(message))
             except (GlintError, MemoryError):
@@ -248,7 +253,7 @@ class Receipts:
                 logger.exception("values after a push could not be read")
         return Applied(message.request_id, message.part, self.window_bytes)
 
-    def _repeat(self, session: Session, message: Push | Change, read: Read) -> Message:
+    def _repeat(self, session: Session, message: Numbered, read: Read) -> Message:
         self.num_repeats += 1
         outcome = session.outcome(message.sequence)
         if outcome == APPLIED:

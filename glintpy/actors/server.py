@@ -22,6 +22,7 @@ from glintpy.actors.outlet import Outlet
 from glintpy.actors.parking import Parked, RoundOpenError
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
+from glintpy.actors.tables import Tables
 from glintpy.errors import RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.messages import (
@@ -46,6 +47,7 @@ from glintpy.protocol.messages import (
     SetLive,
     as_fields,
 )
+from glintpy.protocol.messages_tables import CountKeys, PullKeys, PushKeys, ScanKeys
 from glintpy.protocol.rounds import Turn
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
@@ -120,6 +122,7 @@ class ServerActor(RequestActor):
         self.control = control
         self.receipts = receipts or Receipts(journal, settings)
         self.receipts.durable = durable
+        self._tables = Tables(shelf, self.receipts, durable, self._roll_back)
         self._started = clock()
         self._cuts = Cuts(shelf, self.receipts, incarnation=journal.incarnation)
         self._parked = Parked()
@@ -139,6 +142,8 @@ class ServerActor(RequestActor):
                 return self._push(message, now)
             case Compute():
                 return self.receipts.compute(message, now, run=self._compute)
+            case PullKeys() | PushKeys() | ScanKeys() | CountKeys():
+                return self._of_table(message, now)
             case Probe():
                 return self.receipts.probe(message, now)
             case Hello():
@@ -178,6 +183,13 @@ class ServerActor(RequestActor):
             frames = self._answer_to(peer, message)  # or it is parked again
             if frames is not None:
                 self.outlet.send(peer, frames)
+
+    def _of_table(self, message: PullKeys | PushKeys | ScanKeys | CountKeys, now: float) -> Message:
+        if isinstance(message, PushKeys):
+            self.num_bytes_in += message.keys.nbytes + (
+                0 if message.values is None else message.values.nbytes
+            )
+        return self._tables.handle(message, now)
 
     def _compute(self, message: Compute) -> Message:
         arrays = self._computing.read(message)

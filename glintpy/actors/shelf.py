@@ -25,13 +25,15 @@ from glintpy.errors import (
 )
 from glintpy.protocol.spec import ModelSpec, numbers_text
 from glintpy.storage import initialise
-from glintpy.storage.arrays import bytes_of, fill_slots
+from glintpy.storage.arrays import fill_slots
 from glintpy.storage.journal import Journal
 from glintpy.storage.kernels import Kernels
 from glintpy.storage.mapped import remove_unfinished
 from glintpy.storage.memory import available_bytes, room_in
-from glintpy.storage.segment import Segment, Store
+from glintpy.storage.segment import Store
 from glintpy.storage.shard import Shard
+from glintpy.storage.table import TableShard
+from glintpy.storage.table_segment import TableSegment
 
 logger = logging.getLogger("glintpy.actors")
 
@@ -142,7 +144,7 @@ class Shelf:
     def status(self) -> list[dict[str, Any]]:
         """Return what there is, as plain data."""
         held = [
-            {"model_id": model_id, "name": shard.spec.name, "rows": shard.num_rows, "bytes": shard.num_bytes}
+            {"model_id": model_id, "name": shard.spec.name, "rows": _rows_of(shard), "bytes": shard.num_bytes}
             for model_id, shard in self._shards.items()
         ]
         lost = [
@@ -161,7 +163,7 @@ class Shelf:
             DTypeError: the updater can't work with the model's dtype.
         """
         self._level_of(spec)
-        needed = bytes_of(spec, self._places.updater_of(spec), num_rows)
+        needed = self._places.bytes_of(spec, num_rows)
         self._reserved.pop(model_id, None)
         used, limit = self.num_bytes, self.limit_bytes()
         if used + needed > limit:
@@ -238,6 +240,11 @@ class Shelf:
 
     def _level_of(self, spec: ModelSpec) -> Durability:
         level = spec.durability or ("memory" if self._folder is None else self._durability)
+        if level == "disk" and spec.keys:
+            raise ConfigError(
+                f"table {spec.name!r} can't be of durability 'disk': give durability='process', and save it now "
+                "and then"
+            )
         if level == "disk" and (self.durable is None or not self.durable.is_offered):
             raise ConfigError(
                 f"model {spec.name!r} asks for durability 'disk', and this server has no folder of its user's choice "
@@ -268,8 +275,27 @@ class Shelf:
 
     def _put(self, shard: Shard, store: Store) -> None:
         self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
+        self._prepare_for(shard)
+        if isinstance(shard, TableShard):
+            shard.check_room = self._check_room
+            shard.has_grown = lambda: self._prepare_for(shard)
+
+    def _prepare_for(self, shard: Shard) -> None:
         if shard.kernels.wants_preparing:
             self._prepare(shard.kernels)
+
+    def _check_room(self, num_bytes: int) -> None:
+        """Refuse to let a table grow, where there is no room.
+
+        Raises:
+            NotEnoughMemory: with the bytes needed, free and allowed.
+        """
+        used, limit = self.num_bytes, self.limit_bytes()
+        if used + num_bytes > limit:
+            raise NotEnoughMemory(
+                f"{num_bytes} bytes are needed on this server, where models may take {limit} and have {used}: "
+                f"{max(0, limit - used)} are free{self._where(limit)}"
+            )
 
     def configure(self, model_id: int, version: int, numbers: dict[str, Any]) -> None:
         """Give a model's updater other numbers, for good; again, or older ones, does nothing.
@@ -315,7 +341,7 @@ class Shelf:
             store.delete()
         if self._folder is not None:
             # Of a model that was lost, or that left only its name here.
-            self._places.path_of(model_id).unlink(missing_ok=True)
+            self._places.remove(model_id)
 
     def keep_only(self, model_ids: frozenset[int]) -> None:
         """Forget what the master doesn't know; note as lost what it expects here and is not."""
@@ -353,7 +379,7 @@ class Shelf:
                 self.has_damaged |= not isinstance(error, WasInMemoryError)
 
     def _open(self, path: Path) -> None:
-        segment = Segment.open(path)
+        segment = TableSegment.open(path)
         try:
             if not segment.is_filled and segment.description.get("durability") != "memory":
                 # Its server was killed while the model was made; so nobody has it yet, and it may be made anew.
@@ -438,3 +464,8 @@ class Shelf:
             self._stores.pop(pending.model_id).close(clean=False)
             self._lost.add(pending.model_id)
             undo.clear()
+
+
+def _rows_of(shard: Shard) -> int:
+    """Return the rows that have something in them."""
+    return shard.num_keys if isinstance(shard, TableShard) else shard.num_rows

@@ -13,10 +13,14 @@ import numpy as np
 from glintpy.config import Durability
 from glintpy.errors import ModelLost
 from glintpy.protocol.spec import ModelSpec, numbers_text
+from glintpy.storage import heap
 from glintpy.storage.arrays import arrays_of, extents_of
+from glintpy.storage.initialise import check_init
 from glintpy.storage.numbers import NUMBERS, NUMBERS_BYTES, Numbers
 from glintpy.storage.segment import MemorySegment, Segment, Store
 from glintpy.storage.shard import Shard
+from glintpy.storage.table import TableShard
+from glintpy.storage.table_segment import MemoryTable, TableSegment
 from glintpy.storage.undo import Undo
 from glintpy.updaters import Updater, named
 
@@ -49,6 +53,16 @@ class Stores:
         assert self.folder is not None, "models in memory have no files"
         return self.folder / f"{model_id}{SUFFIX}"
 
+    def remove(self, model_id: int) -> None:
+        """Remove the files of a model, of which nothing else may be known.
+
+        Raises:
+            ConfigError: the folder can't be written to.
+        """
+        path = self.path_of(model_id)
+        heap.remove(path)
+        path.unlink(missing_ok=True)
+
     def updater_of(self, spec: ModelSpec, numbers: str | None = None) -> Updater:
         """Return a model's updater.
 
@@ -65,6 +79,20 @@ class Stores:
         updater.check_dtype(spec.numpy_dtype)
         return updater
 
+    def bytes_of(self, spec: ModelSpec, num_rows: int) -> int:
+        """Return the bytes that a server needs for a model to begin with.
+
+        Args:
+            spec: the model's.
+            num_rows: of this server; of a table none.
+
+        Raises:
+            ConfigError, DTypeError: see ``updater_of``.
+        """
+        kinds = arrays_of(spec, self.updater_of(spec))
+        row_bytes = sum(kind.row_bytes for kind in kinds)
+        return row_bytes * (heap.first_rows(row_bytes) if spec.keys else num_rows)
+
     def new(self, description: dict[str, Any], level: Durability) -> Store:
         """Make room for a model's arrays, all zeros.
 
@@ -77,16 +105,23 @@ class Stores:
         """
         spec = ModelSpec.from_content(description["spec"])
         updater = self.updater_of(spec)
-        lengths = extents_of(arrays_of(spec, updater), int(description["num_rows"]))
+        kinds, num_rows = arrays_of(spec, updater), int(description["num_rows"])
+        if spec.keys:
+            check_init(spec)
+            lengths = {}  # its arrays grow, in a heap beside
+        else:
+            lengths = extents_of(kinds, num_rows)
         if self.folder is None:
-            return MemorySegment(lengths)
+            return MemoryTable(kinds) if spec.keys else MemorySegment(lengths)
         path = self.path_of(int(description["model_id"]))
-        path.unlink(missing_ok=True)  # of a creation that was cut off
+        self.remove(int(description["model_id"]))  # of a creation that was cut off
         if level != "memory":
             if updater.to_content():
                 lengths[NUMBERS] = NUMBERS_BYTES
+            if spec.keys:
+                return TableSegment.make_table(path, description, lengths, kinds)
             return Segment.make(path, description, lengths)
-        store = MemorySegment(lengths)
+        store = MemoryTable(kinds) if spec.keys else MemorySegment(lengths)
         # An empty file tells the next process that there was such a model: it is lost, not unheard of.
         Segment.make(path, description, {}).close(clean=False)
         return store
@@ -111,25 +146,22 @@ class Stores:
             if kept_version > version:
                 version, spec = kept_version, replace(spec, updater_numbers=text)
         updater = self.updater_of(spec)
-        num_rows = int(description["num_rows"])
-        values, *slots = (
-            store.extent(array.name, array.dtype, (num_rows, *array.row_shape))
-            for array in arrays_of(spec, updater)
-        )
-        shard = Shard(
-            int(description["model_id"]),
-            spec,
-            int(description["routing"]),
-            values,
-            slots=slots,
-            updater=updater,
-            undo=undo,
-        )
+        model_id, routing = int(description["model_id"]), int(description["routing"])
+        if spec.keys:
+            assert isinstance(store, TableSegment | MemoryTable), "it is a table's"
+            shard: Shard = TableShard(model_id, spec, routing, store.heap, updater=updater, undo=undo)
+        else:
+            num_rows = int(description["num_rows"])
+            values, *slots = (
+                store.extent(array.name, array.dtype, (num_rows, *array.row_shape))
+                for array in arrays_of(spec, updater)
+            )
+            shard = Shard(model_id, spec, routing, values, slots=slots, updater=updater, undo=undo)
         shard.numbers_version = version
         shard.live = int(description.get("live", 0))
         return shard
 
-    def open(self, segment: Segment, *, undo: Undo | None) -> Shard:
+    def open(self, segment: TableSegment, *, undo: Undo | None) -> Shard:
         """Return the model in a segment that survived.
 
         Raises:
@@ -139,6 +171,9 @@ class Stores:
             raise WasInMemoryError("its level of durability is 'memory'")
         if not segment.has_survived:
             raise ModelLost("the machine stopped, and what lay in memory has not been written to its disk")
+        spec = ModelSpec.from_content(segment.description["spec"])
+        if spec.keys:
+            segment.open_heap(arrays_of(spec, self.updater_of(spec)))
         shard = self.shard_over(segment, segment.description, undo=undo)
         segment.mark_open()
         return shard

@@ -109,7 +109,7 @@ def _model(content: dict[str, Any]) -> dict[str, Any]:
     spec = ModelSpec.from_content(content["spec"])
     return {
         "name": spec.name,
-        "kind": "vector" if spec.num_cols is None else "matrix",
+        "kind": "table" if spec.keys else "vector" if spec.num_cols is None else "matrix",
         "shape": [spec.num_rows, *spec.row_shape],
         "dtype": spec.dtype,
         "bytes": spec.num_bytes,

@@ -206,5 +206,7 @@ def forgotten(models: list[dict[str, Any]], *, older_s: float) -> list[str]:
 
 
 def _described(model: BigMatrix | BigVector) -> str:
+    if model.spec.keys:
+        return f"{model.name} ({len(model):,} keys x {model.spec.num_cols:,} {model.dtype.name})"
     shape = " x ".join(f"{length:,}" for length in model.shape)
     return f"{model.name} ({shape} {model.dtype.name}, {size_text(model.num_bytes)})"

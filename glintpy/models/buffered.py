@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from glintpy.config import MIB
 from glintpy.errors import ConfigError, GlintError
 from glintpy.futures import Future, completed, derived, failed, gather
-from glintpy.models.base import BigModel
 from glintpy.models.consistency import check_pushes
+from glintpy.models.dense import BigModel
 from glintpy.models.indexing import Asked, Keys, parse_pull
 from glintpy.models.values import parse_values
 from glintpy.updaters import Add, Updater

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from glintpy import config
 from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.futures import Future
-from glintpy.models.dispatch import Dispatch, Target
+from glintpy.models.dispatch import AnyTarget, Dispatch
 from glintpy.models.indexing import Asked, Keys
 from glintpy.models.requests import Finish, Requester
 from glintpy.protocol.outcomes import Kind
 from glintpy.runtime import Runtime
 
 
-def pull(runtime: Runtime, target: Target, asked: Asked, out: NDArray[Any] | None) -> Future[Any]:
+def pull(runtime: Runtime, target: AnyTarget, asked: Asked, out: NDArray[Any] | None) -> Future[Any]:
     """Read what is asked for, together with others if that is worth while.
 
     Args:
@@ -47,7 +47,7 @@ def pull(runtime: Runtime, target: Target, asked: Asked, out: NDArray[Any] | Non
     return Requester(runtime, target, asked, kind="pull").pull(into, finish)
 
 
-def push(runtime: Runtime, target: Target, asked: Asked, values: NDArray[Any]) -> Future[Any]:
+def push(runtime: Runtime, target: AnyTarget, asked: Asked, values: NDArray[Any]) -> Future[Any]:
     """Send values, together with others if that is worth while; they are copied when the call returns.
 
     Args:
@@ -75,7 +75,7 @@ class Bundle:
         paired: whether all of them name elements, rather than rows or keys.
     """
 
-    def __init__(self, runtime: Runtime, target: Target, kind: Kind, *, paired: bool) -> None:
+    def __init__(self, runtime: Runtime, target: AnyTarget, kind: Kind, *, paired: bool) -> None:
         self._runtime = runtime
         self._target = target
         self._kind: Kind = kind
@@ -86,7 +86,7 @@ class Bundle:
         self.num_bytes = 0
         """Of the keys and values of all of them."""
 
-    def takes(self, target: Target, asked: Asked, kind: Kind) -> bool:
+    def takes(self, target: AnyTarget, asked: Asked, kind: Kind) -> bool:
         """Whether a request is of the same kind to the same model, under the same settings."""
         return (
             self._target is target
@@ -187,7 +187,7 @@ class Bundle:
         first = 0
         info = self._target.info
         for asked, rows, _, out, future, stop in self._members:
-            servers = {share.server for share in self._target.layout.locate(rows)}
+            servers = {share.server for share in self._target.locate(rows)}
             error = dispatch.error(servers)
             if error is not None:
                 error = _copied(error)  # raised in several threads, perhaps, and each adds its traceback
@@ -217,7 +217,7 @@ _Member = tuple[Asked, NDArray[np.int64], NDArray[np.int64] | None, NDArray[Any]
 
 
 def _joined(
-    runtime: Runtime, target: Target, asked: Asked, kind: Kind, array: NDArray[Any] | None
+    runtime: Runtime, target: AnyTarget, asked: Asked, kind: Kind, array: NDArray[Any] | None
 ) -> Future[Any] | None:
     """Return the future of a request that joined a bundle, or None: it is to be issued by itself, now."""
     outbox = runtime.outbox
@@ -242,7 +242,7 @@ def _joined(
         return future
 
 
-def _num_bytes(asked: Asked, target: Target) -> int:
+def _num_bytes(asked: Asked, target: AnyTarget) -> int:
     """Return the bytes of a request that may join others; of one that may not, too many."""
     if asked.cols is not None and not asked.paired:
         return config.SMALL_BYTES + 1

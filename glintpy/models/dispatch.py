@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -20,23 +21,22 @@ from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.models.indexing import Asked, Keys
 from glintpy.partitioning import Layout, Share
 from glintpy.protocol.calls import Call, Failed, Result, Stamp
-from glintpy.protocol.messages import Pull, Push, Values
+from glintpy.protocol.messages import Message, Pull, Push, Values
 from glintpy.protocol.outcomes import Kind, Tally
 from glintpy.protocol.parts import Part, cut
 from glintpy.protocol.rounds import STEP, Turn
-from glintpy.protocol.selection import slices_of
+from glintpy.protocol.selection import Selection, slices_of
 from glintpy.protocol.spec import ModelInfo
 from glintpy.runtime import Runtime
 from glintpy.storage.arrays import kept_arrays
 from glintpy.updaters import Updater
 
 
-class Target:
-    """A model as requests see it.
+class AnyTarget(ABC):
+    """A model of any kind as requests see it.
 
     Attributes:
         info: its spec and routing.
-        layout: where its rows lie.
         timeout_s: the deadline of a request.
         is_hasty: whether requests to a lost server fail at once.
         updater: how pushes are applied.
@@ -53,7 +53,6 @@ class Target:
     def __init__(
         self,
         info: ModelInfo,
-        layout: Layout,
         timeout_s: float | None,
         *,
         updater: Updater,
@@ -61,7 +60,6 @@ class Target:
         array: int = 0,
     ) -> None:
         self.info = info
-        self.layout = layout
         self.timeout_s = timeout_s
         self.is_hasty = is_hasty
         self.updater = updater
@@ -76,6 +74,62 @@ class Target:
         self.joins_cells = updater.joins_cells
         self.turn = STEP
 
+    @abstractmethod
+    def locate(self, rows: Keys) -> list[Share]:
+        """Return what each server has of some rows, or keys, at least one."""
+
+    @abstractmethod
+    def pull_of(self, request_id: int, number: int, selection: Selection, stamp: Stamp) -> Message:
+        """Return the message that reads one part.
+
+        Args:
+            request_id: of the request.
+            number: of the part.
+            selection: what it reads.
+            stamp: the session's.
+        """
+
+    @abstractmethod
+    def push_of(
+        self,
+        request_id: int,
+        number: int,
+        selection: Selection,
+        stamp: Stamp,
+        values: NDArray[Any],
+        *,
+        assign: bool,
+        wants_values: bool,
+    ) -> Message:
+        """Return the message that changes one part.
+
+        Args:
+            request_id: of the request.
+            number: of the part.
+            selection: what it changes.
+            stamp: the session's.
+            values: of the selection's shape.
+            assign: store them as they are.
+            wants_values: have what is there afterwards sent back.
+        """
+
+
+class Target(AnyTarget):
+    """A matrix or vector as requests see it; ``layout`` says where its rows lie."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        layout: Layout,
+        timeout_s: float | None,
+        *,
+        updater: Updater,
+        is_hasty: bool = False,
+        array: int = 0,
+    ) -> None:
+        super().__init__(info, timeout_s, updater=updater, is_hasty=is_hasty, array=array)
+        self.layout = layout
+
     def in_round(self, turn: Turn) -> Target:
         """Return the same model for requests that belong to a round."""
         target = copy.copy(self)
@@ -86,6 +140,63 @@ class Target:
         """Return the same model for requests about another of its arrays."""
         return Target(
             self.info, self.layout, self.timeout_s, updater=self.updater, is_hasty=self.is_hasty, array=array
+        )
+
+    def locate(self, rows: Keys) -> list[Share]:
+        """Return what each server has of some rows, at least one."""
+        if isinstance(rows, range):
+            return self.layout.locate_slice(rows[0], rows[-1] + 1, rows.step)
+        return self.layout.locate(rows)
+
+    def pull_of(self, request_id: int, number: int, selection: Selection, stamp: Stamp) -> Message:
+        """Return the message that reads one part."""
+        info = self.info
+        return Pull(
+            request_id,
+            stamp.session,
+            stamp.floor,
+            stamp.after,
+            info.model_id,
+            info.routing,
+            number,
+            self.array,
+            self.turn.tag,
+            self.turn.rank,
+            selection.paired,
+            selection.rows,
+            selection.cols,
+        )
+
+    def push_of(
+        self,
+        request_id: int,
+        number: int,
+        selection: Selection,
+        stamp: Stamp,
+        values: NDArray[Any],
+        *,
+        assign: bool,
+        wants_values: bool,
+    ) -> Message:
+        """Return the message that changes one part."""
+        info, turn = self.info, STEP if assign else self.turn
+        return Push(
+            request_id,
+            stamp.session,
+            stamp.floor,
+            stamp.sequence,
+            info.model_id,
+            info.routing,
+            number,
+            wants_values,
+            assign,
+            self.array,
+            turn.tag,
+            turn.rank,
+            selection.paired,
+            selection.rows,
+            selection.cols,
+            values,
         )
 
 
@@ -108,7 +219,7 @@ class Dispatch:
     def __init__(
         self,
         runtime: Runtime,
-        target: Target,
+        target: AnyTarget,
         asked: Asked,
         *,
         kind: Kind,
@@ -134,7 +245,7 @@ class Dispatch:
         Args:
             into: of the asked wire shape; written part by part. None: an array is made.
         """
-        shares = self._shares()
+        shares = self._target.locate(self._asked.rows)
         self._land(into, shares)
         for server, request_id, number, part in self._parts(shares):
             self._issue(server, self._pull_call(request_id, number, part), part)
@@ -159,7 +270,7 @@ class Dispatch:
             wants_values: read the values after the push.
             into: where they go, of the wire shape; None: an array is made.
         """
-        shares = self._shares()
+        shares = self._target.locate(self._asked.rows)
         self._wants_values = wants_values
         if wants_values:
             self._land(into, shares)
@@ -193,12 +304,6 @@ class Dispatch:
         self._finished = _nobody
 
     # --- parts --------------------------------------------------------------------------------------------------
-
-    def _shares(self) -> list[Share]:
-        rows = self._asked.rows
-        if isinstance(rows, range):
-            return self._target.layout.locate_slice(rows[0], rows[-1] + 1, rows.step)
-        return self._target.layout.locate(rows)
 
     def _land(self, into: NDArray[Any] | None, shares: list[Share]) -> None:
         """Make the array that is written part by part, unless a lone part will bring it along."""
@@ -242,54 +347,17 @@ class Dispatch:
             is_hasty=self._target.is_hasty,
         )
 
-    def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Pull]:
-        info, selection, array = self._target.info, part.selection, self._target.array
-        turn = self._target.turn
-
-        def build(stamp: Stamp) -> Pull:
-            return Pull(
-                request_id,
-                stamp.session,
-                stamp.floor,
-                stamp.after,
-                info.model_id,
-                info.routing,
-                number,
-                array,
-                turn.tag,
-                turn.rank,
-                selection.paired,
-                selection.rows,
-                selection.cols,
-            )
-
-        return build
+    def _pull_builder(self, request_id: int, number: int, part: Part) -> Callable[[Stamp], Message]:
+        return partial(self._target.pull_of, request_id, number, part.selection)
 
     def _push_call(
         self, request_id: int, number: int, part: Part, values: NDArray[Any], *, assign: bool
     ) -> Call:
-        info, selection, array = self._target.info, part.selection, self._target.array
-        turn = STEP if assign else self._target.turn
-        wants_values = self._wants_values
+        target, selection, wants_values = self._target, part.selection, self._wants_values
 
-        def build(stamp: Stamp) -> Push:
-            return Push(
-                request_id,
-                stamp.session,
-                stamp.floor,
-                stamp.sequence,
-                info.model_id,
-                info.routing,
-                number,
-                wants_values,
-                assign,
-                array,
-                turn.tag,
-                turn.rank,
-                selection.paired,
-                selection.rows,
-                selection.cols,
-                values,
+        def build(stamp: Stamp) -> Message:
+            return target.push_of(
+                request_id, number, selection, stamp, values, assign=assign, wants_values=wants_values
             )
 
         return Call(
@@ -299,7 +367,7 @@ class Dispatch:
             part=number,
             deadline=self._deadline,
             cost_bytes=part.num_bytes * (2 if wants_values else 1),
-            model_id=info.model_id,
+            model_id=target.info.model_id,
             numbered=True,
             is_hasty=self._target.is_hasty,
             build_read=self._pull_builder(request_id, number, part) if wants_values else None,

@@ -7,6 +7,7 @@ numpy. Slices and whole axes stay ranges, so that they never travel as index lis
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, NamedTuple, NoReturn
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from glintpy.errors import DTypeError, KeyRangeError, ShapeError
 from glintpy.models.values import as_array
 
-__all__ = ["Asked", "Keys", "parse_item", "parse_pull"]
+__all__ = ["Asked", "Keys", "parse_item", "parse_pull", "size_of"]
 
 Keys = range | NDArray[np.int64]
 """Keys inside their axis: a range that runs forward, or an (n,) array in the user's order. Never the
@@ -377,3 +378,22 @@ def _whole_numbers(entry: Any, array: NDArray[Any], target: _Target) -> NDArray[
         return np.array([int(key) for key in entry], dtype=np.int64)
     found = f"the {array.dtype} {entry!r:.80}" if array.ndim == 0 else f"an array of {array.dtype}"
     raise DTypeError(f"{target.what} is {found}; keys are integers, slices of them, or a boolean mask")
+
+
+def size_of(what: str, size: Any) -> int:
+    """Return the length of an axis as typed.
+
+    Args:
+        what: its name in messages.
+        size: any integer.
+
+    Raises:
+        ShapeError: not an integer.
+    """
+    if isinstance(size, bool):
+        raise ShapeError(f"{what} is an integer, not {size!r}")
+    try:
+        # Not by asking for __index__: arrays have one, and refuse when it is called.
+        return operator.index(size)
+    except TypeError as error:
+        raise ShapeError(f"{what} is an integer, not {size!r}") from error

@@ -63,7 +63,7 @@ class _AheadIterator:
     def __init__(self, m: Matrix, *, spans: range, depth: SupportsIndex) -> None:
         self._matrix = m
         self._spans = spans  # the start of each request; the step is its width
-        self._depth = _setting("depth", depth)
+        self._depth = setting("depth", depth)
         self._pass: Iterator[Block] | None = None
         self._async_pass: AsyncGenerator[Block, None] | None = None
 
@@ -149,7 +149,7 @@ class RowBlockIterator(_AheadIterator):
     """
 
     def __init__(self, m: Matrix, block_rows: SupportsIndex, *, depth: SupportsIndex = 4) -> None:
-        super().__init__(m, spans=range(0, m.num_rows, _setting("block_rows", block_rows)), depth=depth)
+        super().__init__(m, spans=range(0, m.num_rows, setting("block_rows", block_rows)), depth=depth)
 
 
 class _SingleIterator(_AheadIterator):
@@ -208,7 +208,7 @@ class RowIterator(_SingleIterator):
             raise ShapeError(f"start is {first} and stop {last}; 0 <= start <= stop <= num_rows = {num_rows}")
         if block_rows is None:
             block_rows = _fitting(ROW_REQUEST_BYTES, item_bytes=m.num_cols * m.dtype.itemsize)
-        super().__init__(m, spans=range(first, last, _setting("block_rows", block_rows)), depth=depth)
+        super().__init__(m, spans=range(first, last, setting("block_rows", block_rows)), depth=depth)
 
 
 class ColumnIterator(_SingleIterator):
@@ -310,7 +310,16 @@ def _fitting(request_bytes: int, *, item_bytes: int) -> int:
     return max(1, request_bytes // max(1, item_bytes))
 
 
-def _setting(name: str, value: SupportsIndex) -> int:
+def setting(name: str, value: SupportsIndex) -> int:
+    """Return a number that is at least 1.
+
+    Args:
+        name: of the argument, for the message.
+        value: as typed.
+
+    Raises:
+        ConfigError: below 1, or not an integer.
+    """
     try:
         number = operator.index(value)
     except TypeError as error:

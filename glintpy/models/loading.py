@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import cast
 
 from glintpy import config
+from glintpy.errors import ConfigError
 from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.group import Group
 from glintpy.models.making import make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.requests import Target
 from glintpy.models.saving import fill_model, progress_bar
+from glintpy.models.table_saving import load_table
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
 from glintpy.protocol.spec import ModelSpec
@@ -59,6 +62,10 @@ def load_model(
     name_of_group = group_of(consistency, group)  # a mistake is told before anything is read
     reader = CheckpointReader(url)
     saved = reader.spec
+    if saved.keys and (partitioner is not None or partitions_per_server is not None):
+        raise ConfigError(
+            f"{saved.name!r} was a table: where its keys lie follows from them, by no partitioner"
+        )
     if partitioner is None:
         partitioner = saved.partitioner
     if updater is None:
@@ -76,15 +83,26 @@ def load_model(
     )
     if spec.group:
         check_sums(updater)
-    with progress_bar(f"verifying {spec.name}", reader.num_bytes, show=progress) as advance:
-        done = 0
+    _verify(reader, spec.name, progress=progress)
+    if spec.keys:
+        # Cast as by ``making.handle_of``.
+        common = _common(spec, updater, reader)
+        table = load_table(tie, reader, spec, updater=updater, common=common, progress=progress)
+        made = cast("BigMatrix | BigVector", table)
+    else:
+        made = _load_rows(tie, reader, spec, partitioner, updater, progress=progress)
+    return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 
-        def verified(num_bytes: int, _: int) -> None:
-            nonlocal done
-            advance(num_bytes - done)
-            done = num_bytes
 
-        reader.verify(verified)
+def _load_rows(
+    tie: Tie,
+    reader: CheckpointReader,
+    spec: ModelSpec,
+    partitioner: str | Partitioner,
+    updater: Updater,
+    *,
+    progress: bool | None,
+) -> BigMatrix | BigVector:
     kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
     common = _common(spec, updater, reader)
     num_bytes = spec.num_rows * sum(array.row_bytes for array in reader.arrays if array.name in common)
@@ -95,8 +113,19 @@ def load_model(
                 blocks = reader.blocks(config.PART_BYTES, array=array)
                 fill_model(tie.runtime(), target.of_array(number), blocks, advance=advance)
 
-        made = make_model(tie, kind, spec, partitioner, updater, fill=fill)
-    return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
+        return make_model(tie, kind, spec, partitioner, updater, fill=fill)
+
+
+def _verify(reader: CheckpointReader, name: str, *, progress: bool | None) -> None:
+    with progress_bar(f"verifying {name}", reader.num_bytes, show=progress) as advance:
+        done = 0
+
+        def verified(num_bytes: int, _: int) -> None:
+            nonlocal done
+            advance(num_bytes - done)
+            done = num_bytes
+
+        reader.verify(verified)
 
 
 def _common(spec: ModelSpec, updater: Updater, reader: CheckpointReader) -> dict[str, int]:

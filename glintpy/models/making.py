@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from glintpy.errors import ConfigError, ModelExists, NotEnoughServers, ShapeError
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.requests import Target
+from glintpy.models.table import BigTable
+from glintpy.models.table_requests import TableTarget
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Layout, Partitioner, named
+from glintpy.partitioning.keyed import NUM_PARTITIONS, KeyedLayout
 from glintpy.protocol import wire
 from glintpy.protocol.messages_master import ClusterState, CreateModel, OpenModel, PublishModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec, num_partitions, numbers_text
@@ -24,6 +27,7 @@ from glintpy.updaters import named as named_updater
 
 Model = TypeVar("Model", bound=BigModel)
 Fill = Callable[[Target], None]
+TableFill = Callable[[TableTarget], None]
 
 
 def make_model(
@@ -88,6 +92,50 @@ def make_model(
     return kind(tie, info, updater=same)
 
 
+def make_table(
+    tie: Tie, spec: ModelSpec, updater: Updater, *, exist_ok: bool = False, fill: TableFill | None = None
+) -> BigTable:
+    """Make a table on all servers or none.
+
+    Args:
+        tie: to the cluster.
+        spec: what to make.
+        updater: the spec's.
+        exist_ok: return the table of this name if its spec is equal.
+        fill: stores rows in the new table before anybody can find it.
+
+    Raises:
+        ConfigError, ModelExists, NotEnoughServers, NotEnoughMemory, MasterUnreachable: see ``Client.table``.
+        GlintError: from filling; the table is then destroyed.
+    """
+    token = os.urandom(16)
+
+    def build(request_id: int) -> CreateModel:
+        return CreateModel(
+            request_id,
+            token,
+            exist_ok,
+            fill is None,
+            wire.document(spec.to_content()),
+            np.zeros(NUM_PARTITIONS, np.int64),
+            np.empty((0, 2), np.int64),
+        )
+
+    info = ModelInfo.from_content(_ask(tie, build))
+    # One that was there may have been given other numbers.
+    same = updater if numbers_text(updater.to_content()) == info.spec.updater_numbers else None
+    table = BigTable(tie, info, same)
+    if fill is not None:
+        try:
+            layout = KeyedLayout(info.owners_array(), len(info.servers))
+            fill(TableTarget(info, layout, tie.settings.timeout_s, updater=updater))
+            _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
+        except BaseException:
+            tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)
+            raise
+    return table
+
+
 def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Updater]:
     """Return a spec with an updater, and the updater itself.
 
@@ -127,6 +175,10 @@ def handle_of(
         ConfigError: it has a custom partitioner that was not given, or another one, or a custom updater that this
             process doesn't know.
     """
+    if info.spec.keys:
+        _check_known(info)
+        # Not in the declared type: else every program with a matrix had to tell a type checker that it is no table.
+        return cast("BigMatrix", BigTable(tie, info))
     name = info.spec.partitioner.partition("@")[0]
     if partitioner is None and name in allowed:
         partitioner = allowed[name](info.spec.num_rows, len(info.owners))
@@ -143,13 +195,17 @@ def handle_of(
             f"model {info.spec.name!r} has the custom partitioner {info.spec.partitioner}: open it with "
             "partitioner=..., or name its class in Client(allow=[...])"
         )
+    _check_known(info)
+    kind = BigVector if info.spec.num_cols is None else BigMatrix
+    return kind(tie, info, partitioner)
+
+
+def _check_known(info: ModelInfo) -> None:
     if not is_known(info.spec.updater):
         raise ConfigError(
             f"model {info.spec.name!r} has the custom updater {info.spec.updater}: name its class in "
             "Client(allow=[...])"
         )
-    kind = BigVector if info.spec.num_cols is None else BigMatrix
-    return kind(tie, info, partitioner)
 
 
 def _partitioner_for(tie: Tie, spec: ModelSpec, partitioner: str | Partitioner) -> Partitioner:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glintpy.errors import ShapeError
 from glintpy.futures import Future
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 from glintpy.models.indexing import Asked, parse_pull
 from glintpy.models.iterators import RowIterator
 from glintpy.updaters.base import STEPS

@@ -8,12 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from glintpy.futures import Future
-from glintpy.models.dispatch import Dispatch, Target
+from glintpy.models.dispatch import AnyTarget, Dispatch, Target
 from glintpy.models.indexing import Asked
 from glintpy.protocol.outcomes import Kind
 from glintpy.runtime import Runtime
 
-__all__ = ["Requester", "Target"]
+__all__ = ["AnyTarget", "Requester", "Target"]
 
 Finish = Callable[[NDArray[Any]], Any]
 
@@ -21,7 +21,7 @@ Finish = Callable[[NDArray[Any]], Any]
 class Requester:
     """Issues one pull or push; what is asked for must not be empty."""
 
-    def __init__(self, runtime: Runtime, target: Target, asked: Asked, *, kind: Kind) -> None:
+    def __init__(self, runtime: Runtime, target: AnyTarget, asked: Asked, *, kind: Kind) -> None:
         self._runtime = runtime
         self._info = target.info
         self._kind = kind

@@ -24,7 +24,7 @@ from glintpy.config import PART_BYTES
 from glintpy.errors import GlintError, ModelError, RemoteProtocolError, ServerLost
 from glintpy.futures import Future
 from glintpy.models.indexing import Asked
-from glintpy.models.requests import Requester, Target
+from glintpy.models.requests import AnyTarget, Requester, Target
 from glintpy.partitioning import Layout
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Stamp
@@ -77,11 +77,11 @@ def progress_bar(what: str, total_bytes: int, *, show: bool | None) -> Iterator[
         yield lambda num_bytes: bar.advance(task, num_bytes)
 
 
-class _CutLostError(Exception):
+class CutLostError(Exception):
     """A server no longer has the cut that it is asked about: it was restarted, or not read for too long."""
 
 
-class _ServerCut:
+class ServerCut:
     """One server's moment of a model, and another one should the server lose it."""
 
     def __init__(self, runtime: Runtime, info: ModelInfo, server: int, timeout_s: float | None) -> None:
@@ -124,22 +124,23 @@ class _ServerCut:
         if waits:
             answer.exception()
 
-    def blocks(self, number: int, array: ArraySpec) -> Iterator[NDArray[Any]]:
+    def blocks(self, number: int, array: ArraySpec, *, keeps: bool = False) -> Iterator[NDArray[Any]]:
         """Yield the server's rows of one array in order, in blocks; array after array.
 
         Args:
             number: of the array.
             array: what it is.
+            keeps: earlier arrays are still to be read.
 
         Raises:
-            _CutLostError: what was yielded belongs to a moment that can't be read to its end.
+            CutLostError: what was yielded belongs to a moment that can't be read to its end.
         """
         cut_id, num_slices = self._found()
         slices = range(number * num_slices, (number + 1) * num_slices)
         if array.row_bytes > PART_BYTES:
             yield from self._wide_rows(cut_id, slices, array)
         else:
-            yield from self._pieces(cut_id, ((index, 0) for index in slices))
+            yield from self._pieces(cut_id, ((index, 0) for index in slices), keeps=keeps)
 
     def _found(self) -> tuple[int, int]:
         """Return the cut's id and the number of slices of each array, once the server has said them."""
@@ -159,11 +160,13 @@ class _ServerCut:
         for _ in rows:
             yield np.concatenate([next(pieces) for _ in starts]).reshape(1, -1)
 
-    def _pieces(self, cut_id: int, wanted: Iterable[tuple[int, int]]) -> Iterator[NDArray[Any]]:
+    def _pieces(
+        self, cut_id: int, wanted: Iterable[tuple[int, int]], *, keeps: bool = False
+    ) -> Iterator[NDArray[Any]]:
         """Yield the pieces that begin at (slice, first cell), several asked for ahead."""
         waiting: deque[tuple[int, Future[Message]]] = deque()
         for index, first_cell in wanted:
-            done_below = waiting[0][0] if waiting else index
+            done_below = 0 if keeps else waiting[0][0] if waiting else index
             waiting.append((index, self._read(cut_id, index, first_cell, done_below=done_below)))
             if len(waiting) == READS_AHEAD:
                 yield self._values(waiting.popleft()[1])
@@ -187,7 +190,7 @@ class _ServerCut:
         except ModelError as error:
             # The plain one means the cut; those derived from it (lost, not found) mean the model.
             if type(error) is ModelError:
-                raise _CutLostError(str(error)) from error
+                raise CutLostError(str(error)) from error
             raise
         if not isinstance(answer, Values):
             raise RemoteProtocolError(f"a server answered {answer!r:.100} where a slice was asked")
@@ -209,29 +212,68 @@ def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, p
         GlintError: of the servers.
     """
     info, arrays = target.info, target.arrays
-    with ExitStack() as stack:
-        writer = stack.enter_context(
-            CheckpointWriter(
-                url,
-                spec=replace(info.spec, group=""),  # whose rounds it follows is not its content
-                num_partitions=len(info.owners),
-                overwrite=overwrite,
-                slots=arrays[1:],
-            )
-        )
-        cuts: list[_ServerCut] = []
-        for server in range(len(info.servers)):
-            cuts.append(_ServerCut(runtime, info, server, target.timeout_s))
-            stack.callback(cuts[-1].end, waits=False)
+    layout = target.layout
+
+    def write(writer: CheckpointWriter, server: int, cut: ServerCut, advance: Callable[[int], None]) -> None:
+        for number, array in enumerate(writer.arrays):
+            _write_partitions(writer, layout, server, cut.blocks(number, array), advance, array=number)
+
+    with (
+        CheckpointWriter(
+            url,
+            spec=replace(info.spec, group=""),  # whose rounds it follows is not its content
+            num_partitions=len(info.owners),
+            overwrite=overwrite,
+            slots=arrays[1:],
+        ) as writer
+    ):
         num_bytes = sum(array.row_bytes for array in arrays) * info.spec.num_rows
-        advance = stack.enter_context(progress_bar(f"saving {info.spec.name}", num_bytes, show=progress))
-        for server, cut in enumerate(cuts):
-            _write_server(writer, target.layout, server, cut, _touching(cuts[server + 1 :], advance))
-            cut.end(waits=True)
+        with progress_bar(f"saving {info.spec.name}", num_bytes, show=progress) as advance:
+            write_servers(
+                writer, runtime, target, write=write, partitions_of=layout.partitions_of, advance=advance
+            )
         writer.commit()
 
 
-def _touching(cuts: list[_ServerCut], advance: Callable[[int], None]) -> Callable[[int], None]:
+Write = Callable[[CheckpointWriter, int, ServerCut, Callable[[int], None]], None]
+"""Writes a server's parts from its moment, and says how many bytes more are done."""
+
+
+def write_servers(
+    writer: CheckpointWriter,
+    runtime: Runtime,
+    target: AnyTarget,
+    *,
+    write: Write,
+    partitions_of: Callable[[int], list[int]],
+    advance: Callable[[int], None],
+) -> None:
+    """Write what all servers have of a model, each of one moment, all moments close together.
+
+    Args:
+        writer: of the save.
+        runtime: this process's.
+        target: the model.
+        write: for each server, and again if it loses its moment meanwhile.
+        partitions_of: the partitions that a server's parts are of.
+        advance: told how many more bytes are done.
+
+    Raises:
+        GlintError: of the servers, or of the writer.
+    """
+    info = target.info
+    with ExitStack() as stack:
+        cuts: list[ServerCut] = []
+        for server in range(len(info.servers)):
+            cuts.append(ServerCut(runtime, info, server, target.timeout_s))
+            stack.callback(cuts[-1].end, waits=False)
+        for server, cut in enumerate(cuts):
+            touching = _touching(cuts[server + 1 :], advance)
+            _write_server(writer, server, cut, touching, write=write, partitions=partitions_of(server))
+            cut.end(waits=True)
+
+
+def _touching(cuts: list[ServerCut], advance: Callable[[int], None]) -> Callable[[int], None]:
     """Return ``advance``, with a sign of life for the cuts whose turn is still to come now and then."""
     touched_at = time.monotonic()
 
@@ -248,10 +290,12 @@ def _touching(cuts: list[_ServerCut], advance: Callable[[int], None]) -> Callabl
 
 def _write_server(
     writer: CheckpointWriter,
-    layout: Layout,
     server: int,
-    cut: _ServerCut,
+    cut: ServerCut,
     advance: Callable[[int], None],
+    *,
+    write: Write,
+    partitions: list[int],
 ) -> None:
     """Write a server's partitions; from their beginning, of another moment, if the server loses its cut.
 
@@ -267,9 +311,8 @@ def _write_server(
 
     while True:
         try:
-            for number, array in enumerate(writer.arrays):
-                _write_partitions(writer, layout, server, cut.blocks(number, array), count, array=number)
-        except _CutLostError as error:
+            write(writer, server, cut, count)
+        except CutLostError as error:
             num_lost += 1
             if num_lost > CUTS_LOST_MAX:
                 raise ServerLost(
@@ -277,8 +320,8 @@ def _write_server(
                     "does it restart again and again?"
                 ) from error
             logger.info("saving %s: begun anew with one server's part: %s", writer.spec.name, error)
-            for partition in layout.partitions_of(server):
-                writer.withdraw(int(partition))
+            for partition in partitions:
+                writer.withdraw(partition)
             advance(-num_bytes)
             num_bytes = 0
             cut.begin()
@@ -323,7 +366,7 @@ def _write_partitions(
 
 def fill_model(
     runtime: Runtime,
-    target: Target,
+    target: AnyTarget,
     blocks: Iterable[Block],
     *,
     advance: Callable[[int], None] = lambda _: None,

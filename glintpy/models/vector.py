@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glintpy.config import PART_BYTES
 from glintpy.futures import Future
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 from glintpy.models.indexing import Asked, parse_pull
 
 

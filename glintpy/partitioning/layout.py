@@ -29,7 +29,7 @@ class Share:
     Attributes:
         server: its index in the routing.
         rows: its server rows: (n,) uint32 indices, int64 on a server of 2**32 rows and more; or (k, 3)
-            int64 slices (start, stop, step).
+            int64 slices (start, stop, step). Of a table: its keys, (n,) int64.
         positions: where in the caller's array each row stands, in the order of ``rows``, slices written
             out: (n,) int64, or a slice.
     """

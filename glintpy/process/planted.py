@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from glintpy.actors.receipts import Apply, Read, Receipts
+from glintpy.actors.receipts import Apply, Numbered, Read, Receipts
 from glintpy.errors import ConfigError
-from glintpy.protocol.messages import Change, Hello, Message, Push, Welcome
+from glintpy.protocol.messages import Hello, Message, Welcome
 from glintpy.storage.journal import Session
 
 
@@ -25,7 +25,7 @@ class ForgetsRepeats(Receipts):
         welcome = super().hello(message, now)
         return replace(welcome, applied=max(0, message.floor - 1)) if message.session else welcome
 
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         """Apply a part, again if it comes again.
 
         Args:

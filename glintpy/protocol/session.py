@@ -38,6 +38,7 @@ from glintpy.protocol.messages import (
     Values,
     Welcome,
 )
+from glintpy.protocol.messages_tables import Scanned
 
 Phase = Literal["down", "greeting", "open"]
 
@@ -131,7 +132,7 @@ class Session:
                     self._session_lost(Expelled(message.text), now)
             case Gap():
                 self._gapped(message, now)
-            case Values() | Applied() | Computed() | Failure() | Done():
+            case Values() | Applied() | Computed() | Scanned() | Failure() | Done():
                 self._answered(message)
             case _:
                 pass  # a kind that servers don't send: nothing of ours waits for it
@@ -332,7 +333,7 @@ class Session:
         self.in_flight_bytes = 0
         self._next_deadline = float("inf")
 
-    def _answered(self, message: Values | Applied | Computed | Failure | Done) -> None:
+    def _answered(self, message: Values | Applied | Computed | Scanned | Failure | Done) -> None:
         call = self._open.get((message.request_id, getattr(message, "part", 0)))
         if call is None:
             return

@@ -23,6 +23,9 @@ _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{config.MODEL_NAME_MAX}}}
 """Neither control characters nor halves of surrogate pairs, which UTF-8 can't hold."""
 
 _UPDATER = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+KEY_DTYPES = ("int64", "uint64")
+"""What the keys of a table can be."""
+
 NUMBERS_MAX = 4096
 """Characters of an updater's numbers."""
 
@@ -46,6 +49,8 @@ class ModelSpec:
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
         group: the workers whose rounds it follows: pushes are gathered until all have finished a step; empty: pushes
             are applied as they come.
+        keys: of a table, whose keys nobody declared: what they are, see ``KEY_DTYPES``; then ``num_rows`` is 0. Empty:
+            a matrix or vector.
     """
 
     name: str
@@ -61,6 +66,7 @@ class ModelSpec:
     finite: bool = False
     durability: config.Durability | Literal[""] = ""
     group: str = ""
+    keys: str = ""
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -98,7 +104,27 @@ class ModelSpec:
                 f"durability is one of {levels}, or None for the cluster's, not {self.durability!r:.80}"
             )
         _check_group(self.group)
+        self._check_table()
         _check_init(self.init, self.numpy_dtype)
+
+    def _check_table(self) -> None:
+        if self.keys == "":
+            return
+        if self.keys not in KEY_DTYPES:
+            raise ConfigError(
+                f"key_dtype is one of {', '.join(map(repr, KEY_DTYPES))}, not {self.keys!r:.80}"
+            )
+        # What an updater keeps of float16 is twice as wide.
+        widest = self.row_bytes * (2 if self.dtype == "float16" else 1)
+        if self.num_rows or self.num_cols is None or not 1 <= widest <= config.PART_BYTES:
+            raise ShapeError(
+                f"a table begins without rows, and each has 1 to {config.PART_BYTES} bytes, not {self.num_rows} rows "
+                f"of {self.num_cols} cells of {self.dtype}"
+            )
+        if self.group:
+            raise ConfigError(
+                f"table {self.name!r} can't follow a group's rounds: they are for matrices and vectors"
+            )
 
     @property
     def numpy_dtype(self) -> dtypes.DTypeAny:
@@ -128,8 +154,8 @@ class ModelSpec:
 
     @property
     def init_depends_on_row(self) -> bool:
-        """Whether the initial values are random, and so need to know which row they are for."""
-        return isinstance(self.init, tuple)
+        """Whether the initial values are random, and so need to know which row they are for; a table's go by key."""
+        return isinstance(self.init, tuple) and not self.keys
 
     def to_content(self) -> dict[str, Any]:
         """Return plain data for a document."""

@@ -26,6 +26,9 @@ VALUES = "values"
 GATHERED = ("sums", "pushers", "tags")
 """The last arrays of a model that follows a group, see ``storage.gathering``."""
 
+KEYS, USED = "keys", "used"
+"""The last arrays of a table, see ``storage.table``."""
+
 ARRAYS_MAX = 64
 """Arrays of one model."""
 
@@ -50,7 +53,7 @@ class ArraySpec(NamedTuple):
 
 
 def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
-    """Return the arrays of a model: what it keeps, then those in which it gathers an open round.
+    """Return the arrays of a model: what it keeps, then those in which it gathers an open round, or a table's keys.
 
     Requests name arrays by their index here, files by their name.
 
@@ -58,6 +61,8 @@ def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
         ConfigError: more than a model can have.
     """
     kept = kept_arrays(spec, updater)
+    if spec.keys:
+        return (*kept, ArraySpec(KEYS, np.dtype("<i8"), ()), ArraySpec(USED, np.dtype("u1"), ()))
     if not spec.group:
         return kept
     sums, *marks = GATHERED
@@ -91,11 +96,6 @@ def extents_of(arrays: Sequence[ArraySpec], num_rows: int) -> dict[str, int]:
     return {array.name: num_rows * array.row_bytes for array in arrays}
 
 
-def bytes_of(spec: ModelSpec, updater: Updater, num_rows: int) -> int:
-    """Return the bytes that a server needs for so many rows."""
-    return sum(extents_of(arrays_of(spec, updater), num_rows).values())
-
-
 def fill_slots(slots: Sequence[NDArray[Any]], updater: Updater, first: int, stop: int) -> None:
     """Give rows of the slots what they begin with.
 
@@ -105,6 +105,10 @@ def fill_slots(slots: Sequence[NDArray[Any]], updater: Updater, first: int, stop
         first: the first row.
         stop: the row behind the last one.
     """
-    inits = [*(slot.init for slot in updater.slots), *([0] if updater.counts_steps else [])]
-    for slot, init in zip(slots, inits, strict=False):
+    for slot, init in zip(slots, slot_inits(updater), strict=False):
         slot[first:stop] = init
+
+
+def slot_inits(updater: Updater) -> list[float]:
+    """Return what each slot begins with, the steps among them."""
+    return [*(slot.init for slot in updater.slots), *([0] if updater.counts_steps else [])]

@@ -13,7 +13,7 @@ import json
 import logging
 import secrets
 import zlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from glintpy import config, failpoints
 from glintpy.errors import (
@@ -26,7 +26,6 @@ from glintpy.errors import (
 from glintpy.storage.arrays import VALUES, ArraySpec
 from glintpy.storage.checkpoint_format import (
     FORMAT,
-    INT64,
     MANIFEST,
     MANIFEST_BYTES_MAX,
     OWN_FILE,
@@ -38,6 +37,7 @@ from glintpy.storage.checkpoint_format import (
     file_name,
     manifest_content,
     npy_header,
+    rows_dtype,
 )
 from glintpy.storage.checkpoint_part import PartWriter
 from glintpy.storage.directory import Directory
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from glintpy.protocol.spec import ModelSpec
@@ -117,7 +116,7 @@ class CheckpointWriter:
         array: int = 0,
         first: int | None = None,
         step: int | None = None,
-        global_rows: NDArray[np.int64] | None = None,
+        global_rows: NDArray[Any] | None = None,
     ) -> PartWriter:
         """Begin a partition's file of one array.
 
@@ -127,7 +126,8 @@ class CheckpointWriter:
             array: which; 0 the values.
             first: the global row of local row 0, for range and cyclic.
             step: from one local row's global row to the next's, for range and cyclic.
-            global_rows: (num_rows,) int64, each local row's global row, in place of ``first`` and ``step``.
+            global_rows: (num_rows,) int64, each local row's global row, in place of ``first`` and ``step``; of a table
+                its keys, of their dtype.
 
         Raises:
             ShapeError: rows that can't be this model's.
@@ -168,6 +168,8 @@ class CheckpointWriter:
             if part is not None:
                 part.discard()
             self._entries.pop((array, partition), None)
+        if self.spec.keys:
+            self._rows_files.pop(partition, None)  # a table may have other keys by then
 
     def commit(self) -> None:
         """Replace the manifest, then delete the files that it doesn't name.
@@ -234,24 +236,24 @@ class CheckpointWriter:
                     "save to another directory, or delete it first"
                 )
 
-    def _write_rows(
-        self, partition: int, num_rows: int, global_rows: NDArray[np.int64]
-    ) -> tuple[str, int, int]:
-        if global_rows.shape != (num_rows,) or global_rows.dtype.newbyteorder("<") != INT64:
+    def _write_rows(self, partition: int, num_rows: int, global_rows: NDArray[Any]) -> tuple[str, int, int]:
+        dtype = rows_dtype(self.spec)
+        if global_rows.shape != (num_rows,) or global_rows.dtype.newbyteorder("<") != dtype:
             raise ShapeError(
-                f"global_rows is ({num_rows},) int64, not {global_rows.shape} {global_rows.dtype.name}"
+                f"global_rows is ({num_rows},) {dtype.name}, not {global_rows.shape} {global_rows.dtype.name}"
             )
         name = file_name(ROWS, partition, self.save_id)
-        data = npy_header(INT64, (num_rows,)) + global_rows.astype(INT64, copy=False).tobytes()
+        data = npy_header(dtype, (num_rows,)) + global_rows.astype(dtype, copy=False).tobytes()
         found = (name, len(data), zlib.crc32(data))
         if partition in self._rows_files:
             # Of another array, or begun anew after it was withdrawn: which rows it has is as it was.
             if found != self._rows_files[partition]:
                 raise ShapeError(f"partition {partition} had other global_rows when it was begun before")
             return found
-        if self._cover is None:
-            self._cover = RowCover(self.spec.num_rows)
-        self._cover.add(global_rows)
+        if not self.spec.keys:
+            if self._cover is None:
+                self._cover = RowCover(self.spec.num_rows)
+            self._cover.add(global_rows)
         self._written.append(name)
         self.directory.write(name, data)
         self._rows_files[partition] = found
@@ -268,7 +270,7 @@ class CheckpointWriter:
         if self._cover is not None and any(entry.rows_file is None for entry in entries):
             raise ShapeError("some parts have global_rows and some have none")
         for array in self.arrays:
-            check_rows([entry for entry in entries if entry.slot == array.name], self.spec.num_rows)
+            check_rows([entry for entry in entries if entry.slot == array.name], self.spec)
         self._check_present(entries)
 
     def _check_present(self, entries: list[PartEntry]) -> None:

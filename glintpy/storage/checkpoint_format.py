@@ -1,8 +1,8 @@
 """The format of a saved model: its manifest, its file names and its rows; knows no file system.
 
 ``manifest.json`` names one ``.npy`` file for each partition of each of the model's arrays, with size and CRC32; each
-part says its rows as ``first`` and ``step``, or in a ``.npy`` file of their own. Which slots there are it says itself:
-a checkpoint can be read without its model's updater.
+part says its rows as ``first`` and ``step``, or in a ``.npy`` file of their own, which has a table's keys. Which slots
+there are it says itself: a checkpoint can be read without its model's updater.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class PartEntry:
         crc32: of the whole file.
         first: the global row of local row 0; None where ``rows_file`` says it.
         step: from one local row's global row to the next's; None where ``rows_file`` says it.
-        rows_file: a file with each local row's global row, (num_rows,) int64; None where ``first`` and
-            ``step`` say it.
+        rows_file: a file with each local row's global row, (num_rows,) int64, or of a table its key, of the key dtype;
+            None where ``first`` and ``step`` say it.
         rows_bytes: that file's size.
         rows_crc32: of that whole file.
     """
@@ -218,6 +218,35 @@ class RowCover:
             raise ShapeError("a global row is in two places")
 
 
+class KeyCover:
+    """Which keys of a table were seen."""
+
+    def __init__(self) -> None:
+        self._seen: list[NDArray[Any]] = []
+
+    def add(self, keys: NDArray[Any]) -> None:
+        """Note that a part has these keys."""
+        self._seen.append(keys)
+
+    def check(self) -> None:
+        """See that no key was seen twice.
+
+        Raises:
+            ShapeError: one was.
+        """
+        if not self._seen:
+            return
+        seen = np.sort(np.concatenate(self._seen))
+        repeated = np.flatnonzero(seen[1:] == seen[:-1])
+        if repeated.size:
+            raise ShapeError(f"key {seen[repeated[0]]} is in two places")
+
+
+def rows_dtype(spec: ModelSpec) -> DTypeAny:
+    """Return the dtype of the files that say which rows, or keys, a part has."""
+    return dtypes.BY_NAME[spec.keys] if spec.keys else INT64
+
+
 def decode_manifest(data: bytes) -> Manifest:
     """Return what a manifest says, every field checked.
 
@@ -281,7 +310,7 @@ def _checked(content: dict[str, Any]) -> Manifest:
                 f"{MANIFEST}: {len(parts)} files of {name} are not one for each of {num_partitions} partitions"
             )
         try:
-            check_rows(parts, spec.num_rows)
+            check_rows(parts, spec)
         except ShapeError as error:
             raise CheckpointCorrupt(f"{MANIFEST}: {error}") from error
     if len({(entry.partition, entry.num_rows, *_rows_of(entry)) for entry in files}) > num_partitions:
@@ -294,16 +323,20 @@ def _rows_of(entry: PartEntry) -> tuple[Any, ...]:
     return entry.first, entry.step, entry.rows_file, entry.rows_bytes, entry.rows_crc32
 
 
-def check_rows(entries: list[PartEntry], num_rows: int) -> None:
+def check_rows(entries: list[PartEntry], spec: ModelSpec) -> None:
     """See that the parts of one array can be the model's rows.
 
     Raises:
         ShapeError: with what is wrong.
     """
-    if all(entry.rows_file is not None for entry in entries):
-        check_row_count(entries, num_rows)
+    have_files = all(entry.rows_file is not None for entry in entries)
+    if spec.keys:
+        if not have_files:
+            raise ShapeError("a part of a table has no file of its keys")
+    elif have_files:
+        check_row_count(entries, spec.num_rows)
     else:
-        check_affine_rows(entries, num_rows)
+        check_affine_rows(entries, spec.num_rows)
 
 
 def _checked_slots(content: Any, spec: ModelSpec) -> list[ArraySpec]:

@@ -20,10 +20,12 @@ from glintpy.storage.checkpoint_format import (
     INT64,
     MANIFEST,
     MANIFEST_BYTES_MAX,
+    KeyCover,
     PartEntry,
     RowCover,
     decode_manifest,
     npy_header,
+    rows_dtype,
 )
 from glintpy.storage.directory import Directory
 
@@ -134,8 +136,9 @@ class CheckpointReader:
             array: its name, one of ``arrays``.
 
         Returns:
-            Pairs of global rows, a range or (n,) int64, and what the array has of them, (n, num_cols) or (n,), of the
-            array's dtype; n is never 0, and a model without cells has no blocks. They can't be written to.
+            Pairs of global rows, a range or (n,) int64, or of a table its keys, and what the array has of them,
+            (n, num_cols) or (n,), of the array's dtype; n is never 0, and a model without cells has no blocks. They
+            can't be written to.
 
         Raises:
             CheckpointCorrupt: as ``verify``; also for a file that changed after it, at that part's end.
@@ -143,7 +146,7 @@ class CheckpointReader:
         """
         if not self._verified:
             self.verify()
-        if self.spec.num_bytes == 0:
+        if self.spec.num_bytes == 0 and not self.spec.keys:
             return
         block_rows = max(1, block_bytes // self._by_name[array].row_bytes)
         for entry in self._manifest.files:
@@ -219,13 +222,18 @@ class CheckpointReader:
         if not files:
             return  # The manifest's arithmetic has said it all.
         # As large as the files that were just read say it is, not as large as a manifest claims.
-        cover = RowCover(self.spec.num_rows)
+        cover = KeyCover() if self.spec.keys else RowCover(self.spec.num_rows)
         for stored in files:
             for rows in self._stream(stored, _BLOCK_BYTES // INT64.itemsize):
                 try:
                     cover.add(rows)
                 except ShapeError as error:
                     raise self._corrupt(stored.name, "each row of the model once", str(error)) from error
+        if isinstance(cover, KeyCover):
+            try:
+                cover.check()
+            except ShapeError as error:
+                raise self._corrupt(files[-1].name, "each key of the table once", str(error)) from error
 
     def _stored_files(self) -> Iterator[_Stored]:
         for entry in self._manifest.files:
@@ -241,7 +249,8 @@ class CheckpointReader:
     def _rows_file(self, entry: PartEntry) -> _Stored | None:
         if entry.rows_file is None or entry.rows_bytes is None or entry.rows_crc32 is None:
             return None
-        return _Stored(entry.rows_file, entry.rows_bytes, entry.rows_crc32, INT64, (entry.num_rows,))
+        dtype = rows_dtype(self.spec)
+        return _Stored(entry.rows_file, entry.rows_bytes, entry.rows_crc32, dtype, (entry.num_rows,))
 
     def _open(self, name: str) -> ReadFile:
         try:

@@ -185,6 +185,7 @@ class Moment:
     Slices are counted through: first those of the first array, then those of the second one.
 
     Attributes:
+        num_rows: of each array.
         slice_rows: rows of each slice but the last of each array.
         num_slices: of all arrays.
     """
@@ -201,6 +202,7 @@ class Moment:
         """
         self._cuts = [Cut(array, slice_rows) for array in arrays]
         self._each = self._cuts[0].num_slices
+        self.num_rows = len(arrays[0])
         self.slice_rows = slice_rows
         self.num_slices = self._each * len(arrays)
 

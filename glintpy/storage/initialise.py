@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glintpy.errors import ConfigError, ShapeError
+from glintpy.partitioning.keyed import mixed
 from glintpy.protocol.selection import check_axis
 
 if TYPE_CHECKING:
@@ -84,7 +85,42 @@ def random_rows(spec: ModelSpec, global_rows: NDArray[np.int64]) -> NDArray[Any]
     if not isinstance(spec.init, tuple):
         raise ConfigError(f"model {spec.name!r} has the constant initial value {spec.init!r}, no random ones")
     check_axis(global_rows, spec.num_rows, what="row")
-    cells = _cells(global_rows, spec.num_cols)
+    return _random(spec, _cells(global_rows, spec.num_cols))
+
+
+def check_init(spec: ModelSpec) -> None:
+    """Refuse a table whose rows could not be made.
+
+    Raises:
+        ConfigError: random initial values that its dtype can't hold.
+    """
+    if isinstance(spec.init, tuple):
+        random_rows_by_key(spec, np.zeros(1, np.int64))
+
+
+def random_rows_by_key(spec: ModelSpec, keys: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the initial values of rows of a table whose ``init`` is random.
+
+    They follow from seed and key alone, not from when or where the key came. The number of a cell is the key's mix,
+    plus the column.
+
+    Args:
+        spec: the table's.
+        keys: (n,) int64, or uint64 seen as such; repeats are allowed.
+
+    Returns:
+        (n, num_cols) values of the table's dtype, new.
+
+    Raises:
+        ConfigError: parameters for which no value can be stored.
+    """
+    assert isinstance(spec.init, tuple), "the initial values are random"
+    columns = np.arange(spec.num_cols or 0, dtype=np.uint64)
+    return _random(spec, np.add.outer(mixed(keys), columns))
+
+
+def _random(spec: ModelSpec, cells: NDArray[np.uint64]) -> NDArray[Any]:
+    assert isinstance(spec.init, tuple), "the initial values are random"
     kind, first, second = spec.init
     if kind == "uniform":
         return _uniform(cells, seed=spec.seed, low=float(first), high=float(second), dtype=spec.numpy_dtype)

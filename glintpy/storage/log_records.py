@@ -22,6 +22,7 @@ from glintpy.records import record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glintpy.protocol.messages import Push
     from glintpy.storage.files import Buffer
 
 _PUSH = struct.Struct("<16sQQ7Bx2Q2QQ")
@@ -63,6 +64,20 @@ class PushRecord:
     assign: bool = False
     array: int = 0
     turn: Turn = STEP
+
+    @classmethod
+    def of_message(cls, message: Push) -> PushRecord:
+        """Return the record of a message."""
+        return cls(
+            message.session,
+            message.sequence,
+            message.model_id,
+            Selection(message.rows, message.cols, message.paired),
+            message.values,
+            message.assign,
+            message.array,
+            Turn(message.round, message.rank),
+        )
 
     def body(self) -> list[Buffer]:
         """Return the bytes, arrays by reference."""

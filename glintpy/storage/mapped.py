@@ -45,7 +45,8 @@ _DESCRIPTION_OFFSET = 64
 _PAGE_BYTES = 4096
 _CLOSED, _OPEN = 1, 2
 _UNFINISHED = ".new"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
+"""What a system says that has no room for a file or a mapping."""
 
 
 class FileInUse(ConfigError):
@@ -294,7 +295,7 @@ def _allocate(descriptor: int, num_bytes: int, path: Path) -> mmap.mmap:
             os.ftruncate(descriptor, num_bytes)  # macOS and Windows: a full disk is noticed late
         return mmap.mmap(descriptor, num_bytes)
     except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
             raise ConfigError(f"can't allocate {num_bytes} bytes in {path}: {error.strerror}") from error
         free = os.statvfs(path.parent)
         raise NotEnoughMemory(

@@ -19,7 +19,7 @@ from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
-from glintpy.storage.arrays import GATHERED, arrays_of
+from glintpy.storage.arrays import arrays_of, kept_arrays
 from glintpy.storage.cut import Moment
 from glintpy.storage.gathering import Ending, Gathering
 from glintpy.storage.updating import Updating
@@ -91,20 +91,13 @@ class Shard:
         self.model_id = model_id
         self.spec = spec
         self.routing = routing
-        self.values = values
-        self.arrays = (values, *slots)
         self.updater = updater
         self.numbers_version = 0
         self.undo = undo
         self.cuts: dict[int, Moment] = {}
-        self.kernels = kernels.kernels_of(values, updater)
+        self._bind(values, slots)
         # Of a model that follows a group, pushes change only the last arrays until their round ends.
-        num_kept = len(self.arrays) - (len(GATHERED) if spec.group else 0)
-        self._gathering = Gathering(*self.arrays[num_kept:]) if spec.group else None
-        self._updating = (
-            None if type(updater) is Add else Updating(updater, self.arrays[:num_kept], self.kernels)
-        )
-        self._pushed = range(num_kept, len(self.arrays))
+        self._gathering = Gathering(*self.arrays[len(self._kept) :]) if spec.group else None
         self.round_version = 0
         self.live = self.live_version = 0
         self._dtypes = [array.dtype for array in self.arrays]
@@ -114,10 +107,21 @@ class Shard:
                 f"model {spec.name!r} has other arrays under updater {spec.updater!r} than {found}"
             )
         # What each request asks for, so that none has to ask the spec for it.
-        self._num_rows = int(values.shape[0])
         self._num_cols = spec.num_cols
         self._dtype = values.dtype
         self._checks_finite = spec.finite and spec.numpy_dtype.kind == "f"
+
+    def _bind(self, values: NDArray[Any], others: Sequence[NDArray[Any]]) -> None:
+        """Take these arrays for the model's."""
+        self.values = values
+        self.arrays = (values, *others)
+        self._num_rows = int(values.shape[0])
+        self.kernels = kernels.kernels_of(values, self.updater)
+        # The others are for open rounds, or are a table's keys.
+        self._kept = self.arrays[: len(kept_arrays(self.spec, self.updater))]
+        self._updating = (
+            None if type(self.updater) is Add else Updating(self.updater, self._kept, self.kernels)
+        )
 
     def configure(self, updater: Updater, version: int) -> None:
         """Apply pushes by other numbers from now on.
@@ -234,7 +238,7 @@ class Shard:
                 "only the values can be pushed to; what an updater keeps beside them can be assigned"
             )
         if self._checks_finite and not assign:
-            _check_finite(deltas, self.spec.name)
+            check_finite(deltas, self.spec.name)
         if self._gathering is not None and not assign:
             self._gathering.check(selection, turn)
         elif turn.tag:
@@ -276,14 +280,17 @@ class Shard:
             return self._push_gathered(self._gathering, selection, shape, deltas, turn)
         # What an updater keeps beside the values changes with them.
         self._remember(selection, shape, range(array, array + 1) if assign else range(len(self.arrays)))
-        # Cells of one row are one step of it: such a push has no halves.
-        has_halves = assign or not (selection.paired and self.updater.counts_steps)
-        if failpoints.is_armed("push.half_applied") and has_halves:
-            self._change_in_halves(selection, deltas, assign_to=array if assign else None)
-        else:
-            self._change(selection, deltas, assign_to=array if assign else None)
-        failpoints.hit("push.applied")
+        self._apply(selection, deltas, assign_to=array if assign else None)
         return range(0)
+
+    def _apply(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
+        # Cells of one row are one step of it: such a push has no halves.
+        has_halves = assign_to is not None or not (selection.paired and self.updater.counts_steps)
+        if failpoints.is_armed("push.half_applied") and has_halves:
+            self._change_in_halves(selection, deltas, assign_to=assign_to)
+        else:
+            self._change(selection, deltas, assign_to=assign_to)
+        failpoints.hit("push.applied")
 
     # --- rounds -----------------------------------------------------------------------------------------------
 
@@ -329,7 +336,8 @@ class Shard:
         turn: Turn,
     ) -> range:
         closing = gathering.closing(selection, turn, self.live)
-        self._remember(selection, shape, range(len(self.arrays)) if closing.size else self._pushed)
+        gathered = range(len(self._kept), len(self.arrays))
+        self._remember(selection, shape, range(len(self.arrays)) if closing.size else gathered)
         gathering.add(selection, deltas, self.kernels, turn)
         failpoints.hit("push.half_applied")
         if closing.size:
@@ -355,8 +363,7 @@ class Shard:
             shape: of what it selects of the values.
             changes: the arrays that change.
         """
-        for cut in self.cuts.values():
-            cut.before_push(selection, changes)
+        self._tell_cuts(selection, changes)
         undo = self.undo
         if undo is None:
             return
@@ -368,6 +375,10 @@ class Shard:
         failpoints.hit("push.undo_written")
         undo.arm()
         failpoints.hit("push.flag_set")
+
+    def _tell_cuts(self, selection: Selection, changes: range) -> None:
+        for cut in self.cuts.values():
+            cut.before_push(selection, changes)
 
     def _change(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
         if assign_to is not None:
@@ -460,7 +471,16 @@ class Shard:
             raise ModelError(f"model {self.spec.name!r} has no cut {cut_id}; it has {sorted(self.cuts)}")
 
 
-def _check_finite(deltas: NDArray[Any], name: str) -> None:
+def check_finite(deltas: NDArray[Any], name: str) -> None:
+    """Refuse NaN and infinities.
+
+    Args:
+        deltas: what is pushed.
+        name: of the model.
+
+    Raises:
+        DTypeError: with the first one and its position.
+    """
     finite = np.isfinite(deltas)
     if finite.all():
         return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.client import Client
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 from glintpy.partitioning import Partitioner
 from glintpy.testing.partitioners import scattered
 

@@ -203,13 +203,13 @@ def test_a_cut_whose_turn_is_still_to_come_is_read_from_now_and_then(
         read.append(fields)
         return ReadCut(*fields)
 
-    begin = saving._ServerCut.begin
+    begin = saving.ServerCut.begin
 
-    def begin_and_wait(cut: saving._ServerCut) -> None:
+    def begin_and_wait(cut: saving.ServerCut) -> None:
         begin(cut)
         cut._begun.result()
 
-    monkeypatch.setattr(saving._ServerCut, "begin", begin_and_wait)
+    monkeypatch.setattr(saving.ServerCut, "begin", begin_and_wait)
     monkeypatch.setattr(saving, "TOUCH_S", 0.0)
     monkeypatch.setattr(saving, "ReadCut", read_cut)
     with breakable.client() as client, vector_of(client, "touched") as vector:

@@ -18,7 +18,7 @@ from glintpy.errors import (
     KeyRangeError,
     ShapeError,
 )
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 
 ROWS, COLS = 20, 6
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glintpy import PushBuffer
 from glintpy.errors import ConfigError, DTypeError, ShapeError
-from glintpy.models.base import BigModel
+from glintpy.models.dense import BigModel
 from glintpy.models.matrix import BigMatrix
 from glintpy.testing.reference import partitioner_of
 from glintpy.testing.updated import Updated

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glintpy import failpoints
-from glintpy.actors.receipts import Apply, Read, Receipts
+from glintpy.actors.receipts import Apply, Numbered, Read, Receipts
 from glintpy.actors.shelf import Shelf
 from glintpy.errors import GlintError
 from glintpy.models.bundles import Bundle
@@ -22,6 +22,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.calls import Call
 from glintpy.protocol.failures import APPLIED
 from glintpy.protocol.messages import Change, Message, Pull, Push
+from glintpy.protocol.messages_tables import PullKeys
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.protocol.session import Session
 from glintpy.storage import kernels
@@ -45,20 +46,20 @@ def caught(build: Build, kinds: Sequence[Kind], first: int) -> str:
 
 
 class AppliesAgain(Receipts):
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         if message.sequence <= self.find(message.session, now).applied:
             apply(message)
         return super().push(message, now, apply=apply, read=read)
 
 
 class AppliesBeyondGaps(Receipts):
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         self.find(message.session, now).advance(message.sequence)
         return super().push(message, now, apply=apply, read=read)
 
 
 class RecordsBeforeItApplies(Receipts):
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         session = self._heard(message, now)
         if message.sequence != session.applied + 1:
             return super().push(message, now, apply=apply, read=read)
@@ -72,7 +73,7 @@ class RemembersFive(Receipts):
         super().__init__(*arguments, **keywords)
         self._recent: dict[bytes, deque[int]] = defaultdict(lambda: deque(maxlen=5))
 
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         session = self.find(message.session, now)
         recent = self._recent[message.session]
         if message.sequence not in recent:
@@ -93,7 +94,7 @@ class MakesUnknownSessions(Receipts):
 
 
 class PullsAtOnce(Receipts):
-    def pull(self, message: Pull, now: float, *, read: Read) -> Message:
+    def pull(self, message: Pull | PullKeys, now: float, *, read: Read) -> Message:
         return super().pull(replace(message, after=0), now, read=read)
 
 
@@ -176,7 +177,7 @@ class PutsBackWhatHasItsReceipt(Shelf):
 
 
 class DisarmsBeforeTheReceipt(Receipts):
-    def push(self, message: Push | Change, now: float, *, apply: Apply, read: Read) -> Message:
+    def push(self, message: Numbered, now: float, *, apply: Apply, read: Read) -> Message:
         def apply_and_disarm(push: Push | Change) -> None:
             apply(push)
             self._journal.settle()

@@ -1,0 +1,96 @@
+"""How a client makes a table; knows no server."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from glintpy.errors import ConfigError
+from glintpy.models.consistency import group_of
+from glintpy.models.indexing import size_of
+from glintpy.models.making import make_table, with_updater
+from glintpy.protocol import dtypes
+from glintpy.protocol.spec import Init, ModelSpec
+
+if TYPE_CHECKING:
+    from glintpy import config
+    from glintpy.models.group import Group
+    from glintpy.models.table import BigTable
+    from glintpy.ties import Tie
+    from glintpy.updaters import Updater
+
+PARTITIONER = "keyed"
+"""What a table's spec says of where its keys lie."""
+
+
+class MakesTables:
+    """A client, as far as tables go."""
+
+    _tie: Tie
+
+    def table(
+        self,
+        cols: SupportsIndex,
+        *,
+        dtype: Any = "float32",
+        key_dtype: str = "int64",
+        name: str | None = None,
+        exist_ok: bool = False,
+        init: Init = 0,
+        seed: int = 0,
+        updater: str | Updater = "add",
+        finite: bool = False,
+        durability: config.Durability | None = None,
+        consistency: str = "async",
+        group: Group | None = None,
+    ) -> BigTable:
+        """Make a table on the cluster's servers: rows named by keys that nobody declares, made when first pushed to.
+
+        Args:
+            cols: columns, at least 1; a row has at most 2 MiB.
+            dtype: of the values, as of ``matrix``.
+            key_dtype: what keys are: ``"int64"`` or ``"uint64"``.
+            name: unique in the cluster; None: a random one.
+            exist_ok: return the table of this name if its spec is equal.
+            init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
+            seed: of random values: a key's row begins the same whenever and wherever it is made.
+            updater: how pushes are applied, as of ``matrix``.
+            finite: refuse NaN and infinities.
+            durability: what an acknowledged push survives: ``"memory"`` or ``"process"``, as of ``matrix``; None: the
+                cluster's level.
+            consistency: of this handle's pulls, as of ``matrix``.
+            group: for ``"ssp(k)"``: this program's place among the workers.
+
+        Returns:
+            A handle; used as a context manager it destroys the table at the end.
+
+        Raises:
+            ShapeError: no column, or rows that are too long.
+            DTypeError: another dtype, initial values that it can't hold, or one that the updater can't work with.
+            ConfigError: an unknown key_dtype, updater, init or durability; a level that a server doesn't offer.
+            ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
+            NotEnoughServers: there is no server.
+            NotEnoughMemory: there is no room for even a few rows.
+            MasterUnreachable: the master did not answer.
+        """
+        name_of_group = group_of(consistency, group)  # a mistake is told before anything is made
+        if type(key_dtype) is not str or not key_dtype:
+            raise ConfigError(f"key_dtype is the name of a dtype, not {key_dtype!r:.80}")
+        spec, updater = with_updater(
+            ModelSpec(
+                name if name is not None else f"table-{uuid.uuid4().hex[:12]}",
+                num_rows=0,
+                num_cols=size_of("cols", cols),
+                dtype=dtypes.model_dtype(dtype).name,
+                partitioner=PARTITIONER,
+                init=init,
+                seed=seed,
+                finite=finite,
+                durability=durability or "",
+                group=name_of_group,  # which a table can't have, and its spec says so
+                keys=key_dtype,
+            ),
+            updater,
+        )
+        made = make_table(self._tie, spec, updater, exist_ok=exist_ok)
+        return made if consistency == "async" else made.with_options(consistency=consistency, group=group)

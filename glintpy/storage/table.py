@@ -1,0 +1,437 @@
+"""The part of a table on one server: rows that come into being when their key is first pushed; no thread or clock.
+
+A shard whose arrays are a heap that grows (``storage.heap``), with two more of them: ``keys``, the key of each row, and
+``used``, 1 where a row has one. These two say it all: the index (``storage.index``) and the list of free rows lie in
+memory, and are made of them when they are first asked for. What a push changes of a row, its key and mark too, is under
+the undo record as the values of a matrix are; the index follows when all is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from glintpy import failpoints
+from glintpy.errors import DTypeError, NotEnoughMemory, RemoteProtocolError, ShapeError
+from glintpy.protocol import dtypes
+from glintpy.protocol.messages_tables import CREATE, REMOVE, UPDATE
+from glintpy.protocol.rounds import STEP, Turn
+from glintpy.protocol.selection import Selection
+from glintpy.storage import initialise
+from glintpy.storage.arrays import slot_inits
+from glintpy.storage.heap import next_rows
+from glintpy.storage.index import Index
+from glintpy.storage.shard import Shard, check_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from glintpy.protocol.spec import ModelSpec
+    from glintpy.storage.heap import Heap
+    from glintpy.storage.undo import Pending, Undo
+    from glintpy.updaters import Updater
+
+ROWS_MAX = 2**31 - 2
+"""Rows of one server: the index links them by int32."""
+
+LINK_BYTES = 8
+"""What the index takes for a row, about."""
+
+_SCANNED = 65_536
+"""Rows that one request looks at, whether they have keys or not."""
+
+
+class Scanned(NamedTuple):
+    """Some rows of a table.
+
+    Attributes:
+        next_row: where the next request should begin; 0: there is no more.
+        keys: (k,) of the table's key dtype.
+        values: (k, num_cols).
+    """
+
+    next_row: int
+    keys: NDArray[Any]
+    values: NDArray[Any]
+
+
+class TableShard(Shard):
+    """The keys of a table that lie on this server, and their rows.
+
+    Attributes:
+        heap: where they lie.
+        check_room: called with the bytes that it is about to grow by; raises ``NotEnoughMemory``.
+        has_grown: called when it has.
+    """
+
+    def __init__(
+        self,
+        model_id: int,
+        spec: ModelSpec,
+        routing: int,
+        heap: Heap,
+        *,
+        updater: Updater | None = None,
+        undo: Undo | None = None,
+    ) -> None:
+        """Put a table over a heap.
+
+        Args:
+            model_id: the model's.
+            spec: what was asked for.
+            routing: its version.
+            heap: of the arrays that the spec and the updater have.
+            updater: the spec's; None: one of those that come with the package.
+            undo: of the server whose files the heap lies in.
+
+        Raises:
+            ShapeError, DTypeError: a heap that can't be the table's.
+        """
+        values, *others = heap.arrays()
+        super().__init__(model_id, spec, routing, values, slots=others, updater=updater, undo=undo)
+        self.heap = heap
+        self.check_room: Callable[[int], None] = lambda _: None
+        self.has_grown: Callable[[], None] = lambda: None
+        self._key_dtype = dtypes.BY_NAME[spec.keys]
+        self._found: tuple[Index, _FreeRows] | None = None
+
+    # --- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def num_keys(self) -> int:
+        """Keys that have a row here."""
+        return int(np.count_nonzero(self._used)) if self._found is None else self._found[0].num_keys
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the heap, and about what the index takes."""
+        return self.heap.num_bytes + LINK_BYTES * self.heap.num_rows
+
+    @property
+    def _keys(self) -> NDArray[np.int64]:
+        return self.arrays[-2]
+
+    @property
+    def _used(self) -> NDArray[np.uint8]:
+        return self.arrays[-1]
+
+    def _index(self) -> Index:
+        return self._known()[0]
+
+    def _known(self) -> tuple[Index, _FreeRows]:
+        """Return index and free rows, made of ``keys`` and ``used`` if they aren't there."""
+        if self._found is None:
+            rows = np.flatnonzero(self._used)
+            top = int(rows[-1]) + 1 if rows.size else 0
+            self._found = Index(self._keys, rows), _FreeRows(np.flatnonzero(self._used[:top] == 0)[::-1], top)
+        return self._found
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def pull_keys(self, keys: NDArray[Any], *, array: int = 0, bytes_max: int | None = None) -> NDArray[Any]:
+        """Copy the rows of some keys; unknown ones have what they would begin with.
+
+        Args:
+            keys: (n,) of the table's key dtype, in any order; repeats are allowed.
+            array: which of the arrays that a matrix would have, too.
+            bytes_max: refuse to read more; None: anything.
+
+        Returns:
+            (n, ...) a new array; a later push doesn't change it.
+
+        Raises:
+            DTypeError, ShapeError: keys that can't be this table's, or no such array.
+            RemoteProtocolError: more than ``bytes_max``.
+        """
+        keys = self._checked(keys, array)
+        stored = self.arrays[array]
+        num_bytes = keys.size * self.heap.kinds[array].row_bytes
+        if bytes_max is not None and num_bytes > bytes_max:
+            raise RemoteProtocolError(f"a part asks for {num_bytes} bytes, more than {bytes_max}")
+        rows = self._index().find(keys)
+        unknown = np.flatnonzero(rows < 0)
+        if not unknown.size:
+            return self._gather(stored, Selection(rows.astype(np.uint32)), None)
+        found = np.empty((keys.size, *stored.shape[1:]), stored.dtype)
+        known = np.flatnonzero(rows >= 0)
+        found[known] = stored[rows[known]]
+        found[unknown] = self._first_values(array, keys[unknown])
+        return found
+
+    def contains(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which keys have a row, (n,).
+
+        Raises:
+            DTypeError, ShapeError: keys that can't be this table's.
+        """
+        found: NDArray[np.bool_] = self._index().find(self._checked(keys)) >= 0
+        return found
+
+    def scan(self, first_row: int, *, bytes_max: int) -> Scanned:
+        """Copy some rows that have keys, in the order in which they lie.
+
+        Args:
+            first_row: the first one that is looked at.
+            bytes_max: of keys and values; one row is read in any case.
+        """
+        stop = min(self._known()[1].top, first_row + _SCANNED)
+        rows = first_row + np.flatnonzero(self._used[first_row:stop])
+        rows_max = max(1, bytes_max // (8 + self.heap.kinds[0].row_bytes))
+        if rows.size > rows_max:
+            rows = rows[:rows_max]
+            stop = int(rows[-1]) + 1
+        next_row = stop if stop < self._known()[1].top else 0
+        return Scanned(next_row, self._keys[rows].view(self._key_dtype), self.values[rows])
+
+    def check_pull(self, selection: Selection, bytes_max: int | None, *, array: int = 0) -> tuple[int, ...]:
+        """Refuse to be read by row; see ``pull_keys``."""
+        del selection, bytes_max, array
+        raise self._has_no_rows()
+
+    def check_push(
+        self,
+        selection: Selection,
+        deltas: NDArray[Any],
+        *,
+        assign: bool,
+        array: int = 0,
+        turn: Turn = STEP,
+    ) -> tuple[int, ...]:
+        """Refuse to be pushed to by row; see ``push_keys``."""
+        del selection, deltas, assign, array, turn
+        raise self._has_no_rows()
+
+    def _has_no_rows(self) -> ShapeError:
+        return ShapeError(f"model {self.spec.name!r} is a table: what it has is asked for by key")
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    def check_keys(
+        self, keys: NDArray[Any], values: NDArray[Any] | None, *, action: int, array: int = 0
+    ) -> NDArray[np.int64]:
+        """Refuse what could not be applied, but for want of room; return the keys' bits.
+
+        Args:
+            keys: as of ``push_keys``.
+            values: as of ``push_keys``.
+            action: as of ``push_keys``.
+            array: as of ``push_keys``.
+
+        Raises:
+            ShapeError, DTypeError: it would be refused.
+        """
+        found = self._checked(keys, array)
+        if action in {CREATE, REMOVE}:
+            if values is not None or array:
+                raise ShapeError("to create or remove keys takes no values, and is done to all arrays")
+            return found
+        if values is None:
+            raise ShapeError("a push to keys has values")
+        self._check_fits(values, (keys.size, *self.arrays[array].shape[1:]), array)
+        if array and action == UPDATE:
+            raise ShapeError(
+                "only the values can be pushed to; what an updater keeps beside them can be assigned"
+            )
+        if self._checks_finite and action == UPDATE:
+            check_finite(values, self.spec.name)
+        return found
+
+    def push_keys(
+        self, keys: NDArray[Any], values: NDArray[Any] | None, *, action: int = UPDATE, array: int = 0
+    ) -> None:
+        """Do something to the rows of some keys; all of it or, by an exception, nothing.
+
+        Args:
+            keys: (n,) of the table's key dtype; repeats all count.
+            values: (n, num_cols) of the table's dtype for ``UPDATE``, (n, ...) of the array's for ``ASSIGN``; else
+                None.
+            action: ``UPDATE`` by the updater, ``ASSIGN`` the values as they are, ``CREATE`` rows for keys that have
+                none, or ``REMOVE`` keys. The first three give each key a row.
+            array: which of the arrays, for ``ASSIGN``.
+
+        Raises:
+            ShapeError, DTypeError: see ``check_keys``.
+            NotEnoughMemory: no room for new rows, or for the undo record.
+            MemoryError: no room for a moment's copy of what this would change.
+        """
+        bits = self.check_keys(keys, values, action=action, array=array)
+        if action == REMOVE:
+            self._remove(bits)
+            return
+        placed = self._place(bits)
+        if values is None:
+            selection, changes = Selection(placed.new_rows.astype(np.uint32)), range(len(self.arrays))
+            if not placed.new_rows.size:
+                return
+        else:
+            selection = Selection(placed.rows.astype(np.uint32))
+            one = range(array, array + 1)
+            changes = range(len(self._kept)) if action == UPDATE else one
+            if placed.new_rows.size:
+                changes = range(len(self.arrays))
+        if not selection.rows.size:
+            return
+        self._remember(selection, (selection.rows.size, *self.spec.row_shape), changes)
+        if placed.new_rows.size:
+            self._begin(placed)
+        if values is None:
+            failpoints.hit("push.applied")
+        else:
+            self._apply(selection, values, assign_to=None if action == UPDATE else array)
+        if placed.new_rows.size:
+            index, free = self._known()
+            free.take(placed.new_rows.size)
+            index.add(placed.new_rows)
+
+    def put_back(self, pending: Pending) -> None:
+        """Undo a push that was under way; again does no harm. See ``Shard.put_back``."""
+        super().put_back(pending)
+        self._found = None  # it may have known of the push, and it is made anew
+
+    def _place(self, keys: NDArray[np.int64]) -> _Placed:
+        """Find a row for each key, a free one where it has none; nothing is changed but the room that there is."""
+        rows = self._index().find(keys)
+        unknown = np.flatnonzero(rows < 0)
+        if not unknown.size:
+            return _Placed(rows, keys[:0], rows[:0])
+        new_keys, origin = _firsts(keys[unknown])
+        self._make_room(new_keys.size)
+        new_rows = self._known()[1].peek(new_keys.size)
+        rows[unknown] = new_rows[origin]
+        return _Placed(rows, new_keys, new_rows)
+
+    def _begin(self, placed: _Placed) -> None:
+        """Give new rows their keys, and what they begin with."""
+        rows, keys = placed.new_rows, placed.new_keys
+        for number, stored in enumerate(self._kept):
+            stored[rows] = self._first_values(number, keys)
+        self._keys[rows] = keys
+        self._used[rows] = 1
+        failpoints.hit("table.begun")
+
+    def _remove(self, keys: NDArray[np.int64]) -> None:
+        found = self._index().find(keys)
+        rows = np.unique(found[found >= 0])
+        if not rows.size:
+            return
+        last = len(self.arrays) - 1
+        selection = Selection(rows.astype(np.uint32))
+        self._remember(selection, (rows.size, *self.spec.row_shape), range(last, last + 1))
+        self._used[rows] = 0
+        failpoints.hit("push.applied")
+        index, free = self._known()
+        index.remove(rows)
+        free.give(rows)
+
+    def _make_room(self, num_new: int) -> None:
+        index, free = self._known()
+        heap, needed = self.heap, free.top + max(0, num_new - free.num_freed)
+        if needed <= heap.num_rows:
+            return
+        try:
+            try:
+                self._grow(max(needed, min(ROWS_MAX, next_rows(heap.num_rows, needed, heap.row_bytes))))
+            except NotEnoughMemory:
+                self._grow(needed)  # room for just these, perhaps
+        except NotEnoughMemory as error:
+            raise NotEnoughMemory(
+                f"table {self.spec.name!r} has {index.num_keys} keys on this server, and no room for {num_new} more: "
+                f"{error}"
+            ) from error
+
+    def _grow(self, num_rows: int) -> None:
+        if num_rows > ROWS_MAX:
+            raise NotEnoughMemory(f"a server has at most {ROWS_MAX} rows of a table")
+        heap = self.heap
+        self.check_room((num_rows - heap.num_rows) * (heap.row_bytes + LINK_BYTES))
+        heap.grow(num_rows)
+        values, *others = heap.arrays()
+        self._bind(values, others)
+        self._index().moved(self._keys)
+        self.has_grown()
+        failpoints.hit("table.grown")
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _first_values(self, array: int, keys: NDArray[np.int64]) -> Any:
+        """Return what rows of some keys begin with, in one of the arrays: one number for all cells, or an array."""
+        if array:
+            return slot_inits(self.updater)[array - 1]
+        if isinstance(self.spec.init, tuple):
+            return initialise.random_rows_by_key(self.spec, keys)
+        return self.values.dtype.type(self.spec.init)
+
+    def _checked(self, keys: NDArray[Any], array: int = 0) -> NDArray[np.int64]:
+        """Return the bits of keys that can be this table's, as int64."""
+        if array >= len(self._kept):
+            raise ShapeError(f"table {self.spec.name!r} has {len(self._kept)} arrays, and no number {array}")
+        if keys.ndim != 1:
+            raise ShapeError(f"keys are (n,), not {keys.shape}")
+        if keys.dtype != self._key_dtype:
+            raise DTypeError(
+                f"keys of {keys.dtype.name} for table {self.spec.name!r}, whose are {self.spec.keys}"
+            )
+        return keys.view(np.int64)
+
+    def _tell_cuts(self, selection: Selection, changes: range) -> None:
+        for cut in self.cuts.values():
+            # Rows that weren't there at that moment are none of its business.
+            there = selection.rows[selection.rows < cut.num_rows]
+            if there.size:
+                cut.before_push(Selection(there), changes)
+
+
+class _Placed(NamedTuple):
+    """Where the keys of a push go.
+
+    Attributes:
+        rows: (n,) of each key.
+        new_keys: (k,) those that have no row yet, each once, in the order in which they come.
+        new_rows: (k,) which they will have.
+    """
+
+    rows: NDArray[np.int64]
+    new_keys: NDArray[np.int64]
+    new_rows: NDArray[np.int64]
+
+
+class _FreeRows:
+    """Rows without a key: those that were freed, the last one first, then all from ``top`` on."""
+
+    def __init__(self, freed: NDArray[np.int64], top: int) -> None:
+        self._freed = freed.copy()
+        self.num_freed = len(freed)
+        self.top = top
+
+    def peek(self, num_rows: int) -> NDArray[np.int64]:
+        """Return the rows that would be taken next."""
+        again = self._freed[max(0, self.num_freed - num_rows) : self.num_freed][::-1]
+        return np.concatenate((again, np.arange(self.top, self.top + num_rows - again.size)))
+
+    def take(self, num_rows: int) -> None:
+        """Take them."""
+        again = min(num_rows, self.num_freed)
+        self.num_freed -= again
+        self.top += num_rows - again
+
+    def give(self, rows: NDArray[np.int64]) -> None:
+        """Free some rows."""
+        stop = self.num_freed + len(rows)
+        if stop > len(self._freed):
+            longer = np.empty(max(stop, 2 * len(self._freed)), np.int64)
+            longer[: self.num_freed] = self._freed[: self.num_freed]
+            self._freed = longer
+        self._freed[self.num_freed : stop] = rows
+        self.num_freed = stop
+
+
+def _firsts(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each key once, in the order of first appearance, and where among these each key is."""
+    unique, firsts, origin = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return unique[order], places[origin]

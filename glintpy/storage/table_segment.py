@@ -1,0 +1,112 @@
+"""The segment of a table: what any segment is, with a heap of arrays beside it; knows no thread or clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from glintpy.errors import ShapeError
+from glintpy.storage.heap import Heap, remove
+from glintpy.storage.segment import MemorySegment, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from glintpy.storage.arrays import ArraySpec
+
+
+class TableSegment(Segment):
+    """A segment that may have a heap.
+
+    The segment says whether the heap's files can be trusted: it is made before them, and closed in order after them.
+    """
+
+    _heap: Heap | None = None
+
+    @classmethod
+    def make_table(
+        cls, path: Path, description: dict[str, Any], extents: Mapping[str, int], kinds: Sequence[ArraySpec]
+    ) -> Self:
+        """Make a table's segment, and its heap.
+
+        Args:
+            path: must not exist.
+            description: anything that JSON can hold.
+            extents: bytes of what lies in the segment itself, by its name.
+            kinds: the arrays of the heap.
+
+        Raises:
+            NotEnoughMemory, ConfigError: nothing is left behind.
+        """
+        segment = cls.make(path, description, extents)
+        try:
+            segment._heap = Heap.make(kinds, path)  # noqa: SLF001 - of this class
+        except BaseException:
+            segment.delete()
+            raise
+        return segment
+
+    def open_heap(self, kinds: Sequence[ArraySpec]) -> None:
+        """Open the heap that lies beside.
+
+        Raises:
+            ModelLost: there is none.
+        """
+        self._heap = Heap.open(kinds, self.path)
+
+    @property
+    def heap(self) -> Heap:
+        """The table's arrays."""
+        if self._heap is None:
+            raise ShapeError(f"{self.path} has no heap")
+        return self._heap
+
+    def close(self, *, clean: bool) -> None:
+        """Let go of the files; see ``MappedFile.close``.
+
+        Raises:
+            ConfigError: the file system fails; then the table counts as not closed in order.
+        """
+        if self._heap is None:
+            super().close(clean=clean)
+            return
+        try:
+            if clean:
+                self._heap.flush()
+        except BaseException:
+            super().close(clean=False)
+            raise
+        finally:
+            self._heap.close()
+        super().close(clean=clean)
+
+    def delete(self) -> None:
+        """Remove the files.
+
+        Raises:
+            ConfigError: the directory can't be written to any more; they are let go of all the same.
+        """
+        try:
+            if self._heap is None:
+                remove(self.path)
+            else:
+                self._heap.delete()
+        finally:
+            super().delete()
+
+
+class MemoryTable(MemorySegment):
+    """The same without files: gone with its process."""
+
+    def __init__(self, kinds: Sequence[ArraySpec]) -> None:
+        """Reserve memory for a few rows.
+
+        Raises:
+            NotEnoughMemory: the system refuses.
+        """
+        super().__init__({})
+        self.heap = Heap.make(kinds, None)
+
+    def delete(self) -> None:
+        """Let go of the memory; it goes with the last array over it."""
+        self.heap.close()
