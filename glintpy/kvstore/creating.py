@@ -23,6 +23,7 @@ LOCAL = (
     "nccl",
 )
 ASYNC = ("dist_async", "dist_async_device", "dist_device_async")
+SYNC = ("dist_sync", "dist", "dist_sync_device", "dist_device_sync")
 
 TIMEOUT_S = 30.0
 
@@ -44,8 +45,8 @@ def create(
     dmlc, has made.
 
     Args:
-        name: ``local`` or ``device`` (one process), ``dist_async``, or another of MXNet's names; or that of a class
-            that was registered.
+        name: ``local`` or ``device`` (one process), ``dist_async``, ``dist_sync``, or another of MXNet's names; or that
+            of a class that was registered.
         client: for a distributed store a client, or the master's address; None: the environment says it.
         store: its name, the same for all workers; None: its number among those that this process makes.
         job: the job's name.
@@ -70,13 +71,13 @@ def create(
         return registered()
     if kind in LOCAL:
         return LocalKVStore(kind)
-    if kind not in ASYNC:
-        known = ", ".join([*LOCAL, *ASYNC, *sorted(KVStoreBase.registry)])
+    if kind not in {*ASYNC, *SYNC}:
+        known = ", ".join([*LOCAL, *ASYNC, *SYNC, *sorted(KVStoreBase.registry)])
         raise ConfigError(f"there is no kind of store {name!r:.80}; there is {known}")
     found = job_of(client, dict(os.environ), name=job, num_workers=num_workers, on_worker_lost=on_worker_lost)
     membership = Membership.shared(client, found, timeout_s=timeout_s)
     try:
-        return DistKVStore(kind, membership, store)
+        return DistKVStore(kind, membership, store, in_rounds=kind in SYNC)
     except BaseException:
         membership.release()
         raise

@@ -25,6 +25,12 @@ PACKED_MAX = 65_536
 PAGE_CELLS = 65_536
 """Cells of a page that is made for few keys, and has room for more."""
 
+ROUND_CELLS = 64
+"""Cells of a page's row in a store whose workers push in rounds: servers keep 16 bytes a row for these."""
+
+ROUND_COLS = 1024
+"""The same of a large array that is no matrix."""
+
 MATRIX_ROWS = 256
 """Rows from which on a large array is a matrix: with fewer they would not be split evenly over servers."""
 
@@ -54,7 +60,7 @@ class Making:
         number: under which it is known.
         kind: what it is.
         size: cells, or of a matrix rows.
-        cols: of a matrix.
+        cols: cells of a row; 0: a vector.
         dtype: of all its keys.
         is_full: whether its first keys fill it.
     """
@@ -93,6 +99,7 @@ class Directory:
     """What the entries so far say.
 
     Attributes:
+        in_rounds: whether models have rows of several cells throughout, since each takes part in rounds of its own.
         places: by key, in the order of their first initialisation.
         versions: how often each key was initialised, ended ones too.
         models: by number.
@@ -103,6 +110,7 @@ class Directory:
         num_moves: how often keys were moved.
     """
 
+    in_rounds: bool = False
     places: dict[Key, Place] = field(default_factory=dict)
     versions: dict[Key, int] = field(default_factory=dict)
     models: dict[int, Held] = field(default_factory=dict)
@@ -173,7 +181,7 @@ class Directory:
     def _enter(self, key: Key, model: int, offset: int, spec: Spec) -> None:
         held = self.models[model]
         held.keys.add(key)
-        held.used = max(held.used, offset + spec.size)
+        held.used = max(held.used, offset + self._padded(spec))
 
     def _leave(self, key: Key, place: Place) -> None:
         self.models[place.model].keys.discard(key)
@@ -234,24 +242,31 @@ class Directory:
             if len(spec.shape) > 1 and spec.num_rows >= MATRIX_ROWS:
                 makings.append(Making(number, "matrix", spec.num_rows, spec.width, spec.dtype))
             else:
-                makings.append(Making(number, "vector", spec.size, 0, spec.dtype))
+                cols = ROUND_COLS if self.in_rounds else 0
+                size = -(-spec.size // cols) * cols if cols else spec.size
+                makings.append(Making(number, "vector", size, cols, spec.dtype))
             found.append((key, number, 0))
             number += 1
         for dtype, entries in packed.items():
             page = None if anew else self._current(dtype)
             free = 0 if page is None else self.models[page].size - self.models[page].used
-            needed = sum(spec.size for _, spec in entries)
+            needed = sum(self._padded(spec) for _, spec in entries)
+            cols = ROUND_CELLS if self.in_rounds else 0
             if page is None or needed > free:
                 size = max(PAGE_CELLS, needed)
                 page, offset = number, 0
-                makings.append(Making(number, "page", size, 0, dtype, is_full=size == needed))
+                makings.append(Making(number, "page", size, cols, dtype, is_full=size == needed))
                 number += 1
             else:
                 offset = self.models[page].used
             for key, spec in entries:
                 found.append((key, page, offset))
-                offset += spec.size
+                offset += self._padded(spec)
         return makings, found
+
+    def _padded(self, spec: Spec) -> int:
+        """Return the cells that a small key takes."""
+        return -(-spec.size // ROUND_CELLS) * ROUND_CELLS if self.in_rounds else spec.size
 
 
 def model_entry(making: Making) -> Entry:

@@ -10,36 +10,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import ConfigError, Future, ModelNotFound, ShapeError, gather, updaters
+from glintpy import (
+    ConfigError,
+    Future,
+    ModelNotFound,
+    PullFailed,
+    ShapeError,
+    WorkersMissing,
+    gather,
+    updaters,
+)
 from glintpy.kvstore import commands, states
 from glintpy.kvstore.directory import Directory, Entry, Place, keys_entry
-from glintpy.kvstore.forms import Array, Given, Key, Spec
+from glintpy.kvstore.forms import Array, Given, Key, RowSparse, Spec
 from glintpy.kvstore.leading import Leading
 from glintpy.kvstore.local import continues
 from glintpy.kvstore.log import Log
 from glintpy.kvstore.membership import Membership
 from glintpy.kvstore.models import Models
 from glintpy.kvstore.optimizers import Optimizer
-from glintpy.kvstore.store import KVStore
+from glintpy.kvstore.rounds import Rounds
+from glintpy.kvstore.store import NAMED_MAX, KVStore
 from glintpy.updaters import Updater
 
 
 class DistKVStore(KVStore):
-    """A store on servers, of the kinds ``dist_async`` and its aliases.
+    """A store on servers, of the kinds ``dist_async`` and ``dist_sync`` and their aliases.
 
-    Pushes are applied as they come, each exactly once and in the order in which this worker made them. A pull sees
-    what its own worker has pushed before.
+    Under ``dist_async`` pushes are applied as they come, each exactly once and in the order in which this worker made
+    them. A pull sees what its own worker has pushed before.
+
+    Under ``dist_sync`` all workers push the same keys equally often. A worker's *n*-th push of a key belongs to the
+    key's round *n*; when all workers have made theirs, the sum is applied as one push. A pull behind a push waits for
+    that, and so does the next push of the key. A worker that is lost is not waited for.
     """
 
-    def __init__(self, kind: str, membership: Membership, name: str | None) -> None:
+    def __init__(self, kind: str, membership: Membership, name: str | None, *, in_rounds: bool) -> None:
         super().__init__(kind)
         self._membership = membership
         self.client = membership.client
         self._group = membership.group
         self._prefix = f"{membership.prefix}{membership.next_name() if name is None else name}/"
         self._lock = threading.RLock()
-        self._directory = Directory()
-        self._models = Models(self.client, self._prefix, self._directory)
+        self._directory = Directory(in_rounds=in_rounds)
+        self._rounds = Rounds() if in_rounds else None
+        self._models = Models(
+            self.client, self._prefix, self._directory, membership.group if in_rounds else None
+        )
         self._pending: deque[Future[Any]] = deque()
         self._num_inits: dict[Key, int] = {}
         self._num_optimizers = 0
@@ -191,7 +208,16 @@ class DistKVStore(KVStore):
     def _push(self, values: dict[Key, Given]) -> Future[Any]:
         with self._lock:
             self._check()
-            futures = self._models.push(values)
+            tags = None
+            if self._rounds is not None:
+                self._pulled(list(self._rounds.tags(values)))  # one round of a key at a time
+                # A round is the whole array's: a row that one worker left out would wait for it.
+                values = {
+                    key: value.todense() if isinstance(value, RowSparse) else value
+                    for key, value in values.items()
+                }
+                tags = self._rounds.begin(values)
+            futures = self._models.push(values, tags)
             future = futures[0] if len(futures) == 1 else gather(*futures)
             self._pending.append(future)
             return future
@@ -199,7 +225,7 @@ class DistKVStore(KVStore):
     def _pull(self, keys: Sequence[Key]) -> list[Array]:
         with self._lock:
             self._check()
-            found = self._again_if_gone(lambda: self._models.pull(list(dict.fromkeys(keys))))
+            found = self._again_if_gone(lambda: self._pulled(list(dict.fromkeys(keys))))
         told: set[Key] = set()
         arrays = []
         for key in keys:
@@ -210,12 +236,33 @@ class DistKVStore(KVStore):
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
         with self._lock:
             self._check()
+            if self._rounds is not None:
+                self._pulled(list(self._rounds.tags(dict(wanted))))
             found: list[Array] = self._again_if_gone(lambda: self._models.pull_rows(wanted))
             return found
+
+    def _pulled(self, keys: list[Key]) -> dict[Key, Array]:
+        """Return the values of keys, after the rounds that this worker is in."""
+        if self._rounds is None:
+            return self._models.pull(keys)
+        tags = self._rounds.tags(keys)
+        try:
+            found = self._models.pull(keys, tags)
+        except PullFailed as error:
+            if not tags:
+                raise
+            named = ", ".join(f"{key!r} (push {tag + 1})" for key, tag in list(tags.items())[:NAMED_MAX])
+            raise WorkersMissing(
+                f"not all of {self.num_workers} workers have pushed {named}, which rank {self.rank} has pushed; in a "
+                f"store of type {self.type!r} all push equally often: {error}"
+            ) from error
+        self._rounds.end(tags)
+        return found
 
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
             self._check()
+            self._pulled(keys)  # what is under way ends first
             before = {key: self._directory.places[key].version for key in keys}
 
             def is_there(key: Key) -> bool:
@@ -260,7 +307,7 @@ class DistKVStore(KVStore):
                 )
             if not is_done():
                 # Nothing may be under way to models that end.
-                self._flush()
+                self._finish()
                 self._leading.together(lambda: self._lead_switch(optimizer.updater, entry), is_done)
             self._num_optimizers = wanted
 
@@ -336,7 +383,7 @@ class DistKVStore(KVStore):
             saved = states.read(self.client, str(fname), self._prefix)
             states.check(saved, self._directory, self._needed().updater, str(fname))
             before = self._directory.num_moves
-            self._flush()
+            self._finish()
             self._leading.together(
                 lambda: self._lead_load(str(fname), saved), lambda: self._directory.num_moves > before
             )
@@ -348,10 +395,7 @@ class DistKVStore(KVStore):
         }
         entries: list[Entry] = []
         for old, number in numbers.items():
-            handle = self.client.load(
-                f"{url}/model-{old}", name=self._models.name_of(number), updater=updater, progress=False
-            )
-            self._models.handles[number] = handle
+            self._models.load(f"{url}/model-{old}", number, updater)
             entries.append({**saved.models[old], "number": number})
         places = [
             (key, numbers[place.model], place.offset)
@@ -393,7 +437,7 @@ class DistKVStore(KVStore):
         """Return what new models are made with: the numbers that live ones have now."""
         optimizer = self.optimizer
         if optimizer is None:
-            return updaters.named("assign")
+            return updaters.named("assign" if self._rounds is None else "total")
         return self._models.live_updater() or optimizer.updater
 
     def _again_if_gone(self, ask: Callable[[], Any]) -> Any:
@@ -414,6 +458,12 @@ class DistKVStore(KVStore):
     def _flush(self) -> None:
         while self._pending:
             self._raise(self._pending.popleft())
+
+    def _finish(self) -> None:
+        """Wait for all that this worker has under way, rounds too."""
+        self._flush()
+        if self._rounds is not None:
+            self._pulled(list(self._rounds.tags(self._directory.places)))
 
     @staticmethod
     def _raise(future: Future[Any]) -> None:

@@ -5,13 +5,13 @@ Keys that lie in one model are few requests, see ``spans``. Futures are the libr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import BigMatrix, BigVector, Client, Future, ModelNotFound, gather
+from glintpy import BigMatrix, BigVector, Client, Future, Group, ModelNotFound, gather
 from glintpy.kvstore.directory import Directory, Entry, Making, Place, model_entry
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse
 from glintpy.kvstore.spans import Batch, batches_of, joined
@@ -28,15 +28,17 @@ class Models:
         client: to the cluster.
         prefix: with which their names begin.
         directory: says where keys lie; it is followed by others.
+        group: whose rounds the models follow; None: pushes are applied as they come.
 
     Attributes:
         handles: those that were used, by the models' numbers.
     """
 
-    def __init__(self, client: Client, prefix: str, directory: Directory) -> None:
+    def __init__(self, client: Client, prefix: str, directory: Directory, group: Group | None = None) -> None:
         self._client = client
         self._prefix = prefix
         self._directory = directory
+        self._rounds: dict[str, Any] = {} if group is None else {"consistency": "bsp", "group": group}
         self.handles: dict[int, BigVector | BigMatrix] = {}
 
     def name_of(self, model: int) -> str:
@@ -51,7 +53,9 @@ class Models:
         """
         handle = self.handles.get(model)
         if handle is None:
-            handle = self.handles[model] = self._client.open(self.name_of(model))
+            handle = self._client.open(self.name_of(model))
+            handle = handle.with_options(**self._rounds) if self._rounds else handle
+            self.handles[model] = handle
         return handle
 
     def end(self, model: int) -> None:
@@ -65,22 +69,34 @@ class Models:
         Raises:
             NotEnoughMemory, NotEnoughServers: they don't fit.
         """
+        num_servers = max(1, len(self._client.servers()))
         for making in makings:
             options: dict[str, Any] = {
                 "dtype": making.dtype,
                 "updater": updater,
                 "name": self.name_of(making.number),
+                **self._rounds,
             }
-            if making.kind == "matrix":
-                self.handles[making.number] = self._client.matrix(making.size, making.cols, **options)
-                continue
-            num_servers = max(1, len(self._client.servers()))
-            # A page that fills by and by lies in many small ranges, so that few keys use all servers already.
-            parts = 1 if making.is_full else max(1, making.size // (num_servers * CHUNK_CELLS))
-            self.handles[making.number] = self._client.vector(
-                making.size, partitions_per_server=parts, **options
+            if making.kind == "page" and not making.is_full:
+                # One that fills by and by lies in many small ranges, so that few keys use all servers already.
+                options["partitions_per_server"] = max(1, making.size // (num_servers * CHUNK_CELLS))
+            rows = making.size if making.kind == "matrix" else making.size // (making.cols or 1)
+            self.handles[making.number] = (
+                self._client.matrix(rows, making.cols, **options)
+                if making.cols
+                else self._client.vector(rows, **options)
             )
         return [model_entry(making) for making in makings]
+
+    def load(self, url: str, number: int, updater: Updater) -> None:
+        """Make a model of one that was saved.
+
+        Raises:
+            CheckpointError: it can't be read.
+        """
+        self.handles[number] = self._client.load(
+            url, name=self.name_of(number), updater=updater, progress=False, **self._rounds
+        )
 
     def put(self, places: dict[Key, Place], values: dict[Key, Array]) -> None:
         """Store values at places, whatever the updater, and wait for it."""
@@ -90,28 +106,37 @@ class Models:
         futures: list[Future[Any]] = []
         for model, keys in by_model.items():
             handle = self.handle(model)
-            if isinstance(handle, BigMatrix):
-                futures.append(handle.put(values[keys[0]].reshape(handle.shape)))
-                continue
             flat = [values[key].reshape(-1) for key in keys]
             futures += [
-                handle.put(joined(batch, flat, handle.dtype), rows=batch.keys)
-                for batch in batches_of([(places[key].offset, values[key].size) for key in keys])
+                handle.put(joined(batch, flat, handle.dtype, width=handle.num_cols or 0), rows=batch.keys)
+                for batch in _batches(handle, [places[key] for key in keys])
             ]
         gather(*futures).result()
 
-    def push(self, values: dict[Key, Given]) -> list[Future[Any]]:
-        """Push values to keys that exist."""
+    def push(self, values: dict[Key, Given], tags: Mapping[Key, int] | None = None) -> list[Future[Any]]:
+        """Push values to keys that exist.
+
+        Args:
+            values: by key.
+            tags: by key, of the round that the push belongs to; None: it belongs to none.
+        """
         futures: list[Future[Any]] = []
-        dense: dict[int, list[Key]] = {}
+        dense: dict[tuple[int, int | None], list[Key]] = {}
         for key, value in values.items():
             place = self._directory.places[key]
             if isinstance(value, RowSparse):
                 futures.append(self._push_rows(place, value))
             else:
-                dense.setdefault(place.model, []).append(key)
-        for model, keys in dense.items():
-            futures += self._push_dense(model, keys, values)
+                dense.setdefault((place.model, None if tags is None else tags[key]), []).append(key)
+        for (model, tag), keys in dense.items():
+            handle = self.handle(model)
+            flat = [_flat(values[key]) for key in keys]
+            futures += [
+                handle.push(
+                    batch.keys, joined(batch, flat, handle.dtype, width=handle.num_cols or 0), round=tag
+                )
+                for batch in _batches(handle, [self._directory.places[key] for key in keys])
+            ]
         return futures
 
     def live_updater(self) -> Updater | None:
@@ -121,53 +146,43 @@ class Models:
                 return self._client.open(self.name_of(number)).updater
         return None
 
-    def _push_dense(self, model: int, keys: list[Key], values: dict[Key, Any]) -> list[Future[Any]]:
-        handle = self.handle(model)
-        if isinstance(handle, BigMatrix):
-            return [handle.push(None, values[keys[0]].reshape(handle.shape))]
-        flat = [values[key].reshape(-1) for key in keys]
-        spans = [
-            (self._directory.places[key].offset, array.size) for key, array in zip(keys, flat, strict=True)
-        ]
-        return [handle.push(batch.keys, joined(batch, flat, handle.dtype)) for batch in batches_of(spans)]
-
     def _push_rows(self, place: Place, value: RowSparse) -> Future[Any]:
         handle = self.handle(place.model)
-        if isinstance(handle, BigMatrix):
+        if self._has_rows(place):
             return handle.push(value.indices, value.values.reshape(len(value.indices), -1))
         return handle.push(_cells(place, value.indices), value.values.reshape(-1))
 
-    def pull(self, keys: list[Key]) -> dict[Key, Array]:
+    def pull(self, keys: list[Key], tags: Mapping[Key, int] | None = None) -> dict[Key, Array]:
         """Return the values of keys, none of which repeats.
+
+        Args:
+            keys: which.
+            tags: of some keys, of the round whose end is waited for.
 
         Raises:
             ModelNotFound: one was deleted.
         """
-        by_model: dict[int, list[Key]] = {}
+        grouped: dict[tuple[int, int | None], list[Key]] = {}
         for key in keys:
-            by_model.setdefault(self._place(key).model, []).append(key)
+            grouped.setdefault((self._place(key).model, (tags or {}).get(key)), []).append(key)
         asked = [
-            (members, batch, self.handle(model).pull(batch.keys))
-            for model, members in by_model.items()
-            for batch in self._batches(model, members)
+            (members, batch, self.handle(model).pull(batch.keys, round=tag))
+            for (model, tag), members in grouped.items()
+            for batch in _batches(self.handle(model), [self._directory.places[key] for key in members])
         ]
         found: dict[Key, Array] = {}
         for members, batch, future in asked:
-            values = future.result().reshape(-1)
-            for which, at, size in batch.members:
-                key = members[which]
-                found[key] = values[at : at + size].reshape(self._directory.places[key].spec.shape)
+            array = future.result()
+            unit = array.size // batch.size
+            values = array.reshape(-1)
+            for which, at, _ in batch.members:
+                spec = self._directory.places[members[which]].spec
+                found[members[which]] = values[at * unit : at * unit + spec.size].reshape(spec.shape)
         for key in keys:
             spec = self._directory.places[key].spec
             if not spec.size:
                 found[key] = np.empty(spec.shape, spec.dtype)
         return found
-
-    def _batches(self, model: int, keys: list[Key]) -> list[Batch]:
-        places = [self._directory.places[key] for key in keys]
-        if isinstance(self.handle(model), BigMatrix):
-            return [Batch(None, ((0, 0, places[0].spec.size),), places[0].spec.size)]
-        return batches_of([(place.offset, place.spec.size) for place in places])
 
     def pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
         """Return rows of keys, (n, ...) for each.
@@ -179,12 +194,23 @@ class Models:
         for key, rows in wanted:
             place = self._place(key)
             handle = self.handle(place.model)
-            keys = rows if isinstance(handle, BigMatrix) else _cells(place, rows)
-            futures.append(handle.pull(keys))
+            if self._has_rows(place):
+                futures.append(handle.pull(rows))
+                continue
+            cells = _cells(place, rows)
+            futures.append(
+                handle.pull(cells // handle.num_cols, cells % handle.num_cols)
+                if isinstance(handle, BigMatrix)
+                else handle.pull(cells)
+            )
         return [
             future.result().reshape(len(rows), *self._directory.places[key].spec.shape[1:])
             for (key, rows), future in zip(wanted, futures, strict=True)
         ]
+
+    def _has_rows(self, place: Place) -> bool:
+        """Whether the rows of a key are the rows of its model."""
+        return self._directory.models[place.model].kind == "matrix"
 
     def _place(self, key: Key) -> Place:
         place = self._directory.places.get(key)
@@ -193,8 +219,19 @@ class Models:
         return place
 
 
+def _flat(value: Any) -> Array:
+    found: Array = value.reshape(-1)
+    return found
+
+
+def _batches(handle: BigVector | BigMatrix, places: Sequence[Place]) -> list[Batch]:
+    """Return the requests for keys of one model."""
+    unit = handle.num_cols or 1
+    return batches_of([(place.offset // unit, -(-place.spec.size // unit)) for place in places])
+
+
 def _cells(place: Place, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the cells of rows of a key that lies in a vector, (n * width,)."""
+    """Return the cells of rows of a key whose rows are not its model's, (n * width,)."""
     width = place.spec.width
     starts = place.offset + rows * width
     return (starts[:, np.newaxis] + np.arange(width)).reshape(-1)

@@ -1,4 +1,7 @@
-"""Keys of one vector as few requests: runs of cells where they lie side by side, else single cells; pure."""
+"""Keys of one model as few requests: runs of rows where they lie side by side, else single rows; pure.
+
+A row of a vector is a cell.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,31 @@ from numpy.typing import NDArray
 RUNS_MAX = 16
 """Runs that are requests of their own; so many travel together in a message or two."""
 
-RUN_CELLS = 4096
-"""Cells that a run has on average for more runs to be requests of their own: an index for each cell is as long as two
-values of float32."""
+RUN_ROWS = 4096
+"""Rows that a run has on average for more runs to be requests of their own: an index for each is as long as two values
+of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Cells that are one request.
+    """Rows that are one request.
 
     Attributes:
-        keys: a slice, or (n,) indices; None: all.
-        members: (which, first cell in the batch, cells): whose cells these are, by position in what was asked for.
-        size: cells.
+        keys: a slice, or (n,) indices.
+        members: (which, first row in the batch, rows): whose rows these are, by position in what was asked for.
+        size: rows.
     """
 
-    keys: slice | NDArray[np.int64] | None
+    keys: slice | NDArray[np.int64]
     members: tuple[tuple[int, int, int], ...]
     size: int
 
 
 def batches_of(spans: Sequence[tuple[int, int]]) -> list[Batch]:
-    """Return the requests for some spans of a vector.
+    """Return the requests for some spans of a model.
 
     Args:
-        spans: offset and number of cells of each; none overlaps another.
+        spans: the first row and the number of rows of each; none overlaps another.
     """
     order = sorted(
         (number for number in range(len(spans)) if spans[number][1]), key=lambda number: spans[number]
@@ -50,8 +53,8 @@ def batches_of(spans: Sequence[tuple[int, int]]) -> list[Batch]:
         else:
             runs.append([number])
         end = offset + size
-    num_cells = sum(size for _, size in spans)
-    if len(runs) <= RUNS_MAX or num_cells >= RUN_CELLS * len(runs):
+    num_rows = sum(size for _, size in spans)
+    if len(runs) <= RUNS_MAX or num_rows >= RUN_ROWS * len(runs):
         return [_batch(run, spans) for run in runs]
     whole = _batch([number for run in runs for number in run], spans)
     indices = np.concatenate([np.arange(spans[n][0], spans[n][0] + spans[n][1]) for run in runs for n in run])
@@ -68,17 +71,23 @@ def _batch(numbers: list[int], spans: Sequence[tuple[int, int]]) -> Batch:
     return Batch(slice(first, first + at), tuple(members), at)
 
 
-def joined(batch: Batch, values: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return what is pushed by a batch, (size,).
+def joined(
+    batch: Batch, values: Sequence[NDArray[Any]], dtype: np.dtype[Any], *, width: int = 0
+) -> NDArray[Any]:
+    """Return what is pushed by a batch: (size,), or (size, width).
 
     Args:
         batch: of ``batches_of``.
-        values: what was asked for, (cells,) each.
+        values: what was asked for, (cells,) each; the last row of each may not be full.
         dtype: of all.
+        width: cells of a row; 0: a vector's.
     """
-    if len(batch.members) == 1:
-        return values[batch.members[0][0]]
-    found = np.empty(batch.size, dtype)
-    for which, at, size in batch.members:
-        found[at : at + size] = values[which]
-    return found
+    unit = width or 1
+    if len(batch.members) == 1 and values[batch.members[0][0]].size == batch.size * unit:
+        found = values[batch.members[0][0]]
+    else:
+        found = np.zeros(batch.size * unit, dtype)
+        for which, at, _ in batch.members:
+            array = values[which]
+            found[at * unit : at * unit + array.size] = array
+    return found.reshape(batch.size, width) if width else found

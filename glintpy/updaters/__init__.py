@@ -11,7 +11,7 @@ from glintpy.updaters import schedules
 from glintpy.updaters.adagrad import Adagrad
 from glintpy.updaters.adam import Adam, AdamW
 from glintpy.updaters.add import Add
-from glintpy.updaters.assign import Assign
+from glintpy.updaters.assign import Assign, Total
 from glintpy.updaters.base import Slot, Updater, arithmetic_dtype
 from glintpy.updaters.dcasgd import DCASGD
 from glintpy.updaters.extremes import Max, Min
@@ -40,6 +40,7 @@ __all__ = [
     "Nesterov",
     "RMSprop",
     "Slot",
+    "Total",
     "Updater",
     "arithmetic_dtype",
     "bring",

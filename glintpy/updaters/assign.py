@@ -38,3 +38,23 @@ class Assign(Updater):
         """Return what is pushed."""
         del values, slots, rates, numbers
         return (deltas,)
+
+
+class Total(Updater):
+    """``value = delta``, for every dtype, with repeats in one push summed, and in rounds what all workers push."""
+
+    name: ClassVar[str] = "total"
+    kinds: ClassVar[str] = "biuf"
+    loop: ClassVar[Loop | None] = staticmethod(_loop)
+
+    def update(
+        self,
+        values: Array,
+        deltas: Array,
+        slots: tuple[Array, ...],
+        rates: tuple[Any, ...],
+        numbers: tuple[Any, ...],
+    ) -> tuple[Array, ...]:
+        """Return what is pushed."""
+        del values, slots, rates, numbers
+        return (deltas,)

@@ -10,7 +10,7 @@ from glintpy.errors import ConfigError
 from glintpy.updaters.adagrad import Adagrad
 from glintpy.updaters.adam import Adam, AdamW
 from glintpy.updaters.add import Add
-from glintpy.updaters.assign import Assign
+from glintpy.updaters.assign import Assign, Total
 from glintpy.updaters.base import Slot, Updater
 from glintpy.updaters.dcasgd import DCASGD
 from glintpy.updaters.extremes import Max, Min
@@ -87,6 +87,7 @@ KINDS: Kinds[Updater] = Kinds(
     (
         Add,
         Assign,
+        Total,
         Max,
         Min,
         Mean,

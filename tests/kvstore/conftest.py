@@ -34,7 +34,7 @@ def job() -> str:
     return f"job-{next(_jobs)}"
 
 
-@pytest.fixture(params=["local", "device", "dist_async"])
+@pytest.fixture(params=["local", "device", "dist_async", "dist_sync"])
 def kv(request: pytest.FixtureRequest, cluster: glintpy.LocalCluster, job: str) -> Iterator[KVStore]:
     """A store of one worker."""
     if not request.param.startswith("dist"):

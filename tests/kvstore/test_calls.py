@@ -323,7 +323,7 @@ def test_a_deleted_key_is_gone_and_can_be_made_anew(kv: KVStore) -> None:
 
 
 def test_what_a_store_is_can_be_asked(kv: KVStore) -> None:
-    assert kv.type in {"local", "device", "dist_async"}
+    assert kv.type in {"local", "device", "dist_async", "dist_sync"}
     assert (kv.rank, kv.num_workers) == (0, 1)
     assert kv.is_capable("optimizer")
     assert not kv.is_capable("flight")

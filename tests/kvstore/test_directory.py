@@ -166,7 +166,6 @@ def test_keys_of_a_vector_are_few_requests_that_hold_each_cell_once(
     batches = batches_of(spans)
     assert len(batches) <= 16
     for batch in batches:
-        assert batch.keys is not None
         found[batch.keys] = joined(batch, values, vector.dtype)
         for which, at, size in batch.members:
             assert (vector[batch.keys][at : at + size] == values[which]).all()

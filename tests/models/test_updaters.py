@@ -30,6 +30,7 @@ from glintpy.updaters import (
     Momentum,
     Nesterov,
     RMSprop,
+    Total,
     Updater,
     schedules,
 )
@@ -40,6 +41,7 @@ NUM_ROWS, NUM_COLS = 23, 5
 UPDATERS: dict[str, Updater] = {
     "add": Add(),
     "assign": Assign(),
+    "total": Total(),
     "max": Max(),
     "min": Min(),
     "mean": Mean(),

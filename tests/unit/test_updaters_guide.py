@@ -13,7 +13,7 @@ from glintpy.updaters import Updater, named, schedules
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "updaters.md"
 
 NAMES = [
-    *("add", "assign", "max", "min", "mean", "sgd", "momentum", "nesterov"),
+    *("add", "assign", "total", "max", "min", "mean", "sgd", "momentum", "nesterov"),
     *("adagrad", "rmsprop", "adam", "adamw", "ftrl", "dcasgd"),
 ]
 

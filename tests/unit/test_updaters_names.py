@@ -80,6 +80,7 @@ def test_every_built_in_updater_has_one_name() -> None:
             "nesterov",
             "rmsprop",
             "sgd",
+            "total",
         ]
     )
     for name, kind in names.BUILT_IN.items():

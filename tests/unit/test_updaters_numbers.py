@@ -148,7 +148,13 @@ def test_updaters_of_gradients_refuse_integers() -> None:
                 with pytest.raises(DTypeError, match=rf"updater '{kind.name}' computes with fractions"):
                     kind().check_dtype(np.dtype(dtype))
             kind().check_dtype(np.dtype("float16"))
-    assert {name for name, kind in BUILT_IN.items() if kind.kinds != "f"} == {"add", "assign", "max", "min"}
+    assert {name for name, kind in BUILT_IN.items() if kind.kinds != "f"} == {
+        "add",
+        "assign",
+        "max",
+        "min",
+        "total",
+    }
 
 
 def test_float16_is_computed_with_in_float32() -> None:

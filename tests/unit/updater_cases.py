@@ -21,6 +21,7 @@ from glintpy.updaters import (
     Momentum,
     Nesterov,
     RMSprop,
+    Total,
     Updater,
     arithmetic_dtype,
     schedules,
@@ -43,6 +44,7 @@ _shared = {"weight_decay": _part, "clip_gradient": st.none() | st.floats(0.1, 2)
 
 UPDATERS: dict[str, st.SearchStrategy[Updater]] = {
     "assign": st.builds(Assign),
+    "total": st.builds(Total),
     "max": st.builds(Max),
     "min": st.builds(Min),
     "mean": st.builds(Mean),
