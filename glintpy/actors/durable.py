@@ -25,6 +25,7 @@ from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal
 from glintpy.storage.log import RESERVE_BYTES, Log
 from glintpy.storage.log_format import LogFailed
+from glintpy.storage.log_keys import KeysRecord
 from glintpy.storage.log_records import (
     AdvancedRecord,
     ConfiguredRecord,
@@ -291,8 +292,8 @@ class Durable:
         if message.model_id not in self._shards:
             self._append_if_room(OutcomeRecord(message.session, message.sequence, 0), lazily=True)
             return
-        assert isinstance(message, Push), "tables are of other levels"
-        self._append(PushRecord.of_message(message), small=False)
+        kind = PushRecord if isinstance(message, Push) else KeysRecord
+        self._append(kind.of_message(message), small=False)  # type: ignore[arg-type] # of its own message
         self._num_pushes += 1
 
     def refused(self, message: Push | Change | PushKeys, code: int) -> None:

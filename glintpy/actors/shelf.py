@@ -240,11 +240,6 @@ class Shelf:
 
     def _level_of(self, spec: ModelSpec) -> Durability:
         level = spec.durability or ("memory" if self._folder is None else self._durability)
-        if level == "disk" and spec.keys:
-            raise ConfigError(
-                f"table {spec.name!r} can't be of durability 'disk': give durability='process', and save it now "
-                "and then"
-            )
         if level == "disk" and (self.durable is None or not self.durable.is_offered):
             raise ConfigError(
                 f"model {spec.name!r} asks for durability 'disk', and this server has no folder of its user's choice "
@@ -277,8 +272,9 @@ class Shelf:
         self._shards[shard.model_id], self._stores[shard.model_id] = shard, store
         self._prepare_for(shard)
         if isinstance(shard, TableShard):
-            shard.check_room = self._check_room
             shard.has_grown = lambda: self._prepare_for(shard)
+            if shard.model_id not in self._filling:
+                shard.check_room = self._check_room
 
     def _prepare_for(self, shard: Shard) -> None:
         if shard.kernels.wants_preparing:
@@ -422,16 +418,19 @@ class Shelf:
         shard = self._places.shard_over(store, description, undo=None)
         # Into the new segment, too, so that a kill doesn't bring back the numbers that the model was made with.
         self._places.configure(store, shard, shard.updater, shard.numbers_version)
+        self._filling.add(model_id)  # and so a table may grow as it did, whatever is free now
         self._put(shard, store)
-        self._filling.add(model_id)
         self._on_disk.add(model_id)
         return shard
 
     def restored(self, model_id: int) -> None:
         """Take a model that was made anew into use."""
         self._stores[model_id].mark_filled()
-        self._shards[model_id].undo = self._undo
+        shard = self._shards[model_id]
+        shard.undo = self._undo
         self._filling.discard(model_id)
+        if isinstance(shard, TableShard):
+            shard.check_room = self._check_room
 
     def roll_back(self) -> None:
         """Undo the push that is under way, after an exception in its middle."""

@@ -119,7 +119,7 @@ class Stores:
             if updater.to_content():
                 lengths[NUMBERS] = NUMBERS_BYTES
             if spec.keys:
-                return TableSegment.make_table(path, description, lengths, kinds)
+                return TableSegment.make_table(path, description, lengths, kinds, num_rows)
             return Segment.make(path, description, lengths)
         store = MemoryTable(kinds) if spec.keys else MemorySegment(lengths)
         # An empty file tells the next process that there was such a model: it is lost, not unheard of.

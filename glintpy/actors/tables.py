@@ -86,6 +86,9 @@ class Tables:
             num_bytes = message.keys.size * table.heap.kinds[0].row_bytes
             if num_bytes > config.FRAME_BYTES_MAX:
                 raise RemoteProtocolError(f"a push wants {num_bytes} bytes back, more than a frame has")
+        if self._durable.keeps(message.model_id):
+            # Before it is written down: a log is no place for what would be refused, but for want of room.
+            table.check_keys(message.keys, message.values, action=message.action, array=message.array)
         self._durable.push(message)
         if table.undo is None:
             self._push(table, message)

@@ -56,8 +56,7 @@ class MakesTables:
             seed: of random values: a key's row begins the same whenever and wherever it is made.
             updater: how pushes are applied, as of ``matrix``.
             finite: refuse NaN and infinities.
-            durability: what an acknowledged push survives: ``"memory"`` or ``"process"``, as of ``matrix``; None: the
-                cluster's level.
+            durability: what an acknowledged push survives, as of ``matrix``.
             consistency: of this handle's pulls, as of ``matrix``.
             group: for ``"ssp(k)"``: this program's place among the workers.
 

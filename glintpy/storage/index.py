@@ -71,15 +71,17 @@ class Index:
         Returns:
             (n,) int64, -1 for keys that have none.
         """
-        found: Rows = self._heads[self._buckets_of(keys)].astype(np.int64)
+        found: Rows = self._heads.take(self._buckets_of(keys)).astype(np.int64)
         if not len(self._keys):
             return found
-        # Those whose row, so far, is another key's: they go on to the next one of their chain.
-        looking = np.flatnonzero((found >= 0) & (self._keys[found] != keys))
+        # Those whose row, so far, is another key's: they go on to the next one of their chain. (-1 is the last row.)
+        looking = np.flatnonzero((self._keys.take(found, mode="wrap") != keys) & (found >= 0))
+        rows, asked = found.take(looking), keys.take(looking)
         while looking.size:
-            rows = self._nexts[found[looking]].astype(np.int64)
+            rows = self._nexts.take(rows).astype(np.int64)
             found[looking] = rows
-            looking = looking[(rows >= 0) & (self._keys[rows] != keys[looking])]
+            goes_on = np.flatnonzero((self._keys.take(rows, mode="wrap") != asked) & (rows >= 0))
+            looking, rows, asked = looking.take(goes_on), rows.take(goes_on), asked.take(goes_on)
         return found
 
     def add(self, rows: Rows) -> None:
@@ -107,11 +109,10 @@ class Index:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _buckets_of(self, keys: Keys) -> NDArray[np.int64]:
-        bits = mixed(keys)
-        buckets = (bits & np.uint64((2 << self._level) - 1)).astype(np.int64)
+        bits = mixed(keys).view(np.int64)
+        buckets = bits & ((2 << self._level) - 1)
         # What is not there yet is still in the bucket that it will be split from.
-        buckets[buckets >= self.num_buckets] -= 1 << self._level
-        return buckets
+        return np.where(buckets < self.num_buckets, buckets, bits & ((1 << self._level) - 1))
 
     def _split_up_to(self, num_buckets: int) -> None:
         """Split buckets, in turn, until there are so many."""

@@ -18,6 +18,7 @@ from glintpy.protocol import dtypes
 from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
 from glintpy.records import record
+from glintpy.storage.log_keys import KeysRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -375,6 +376,7 @@ class LiveRecord:
 
 Record = (
     PushRecord
+    | KeysRecord
     | OutcomeRecord
     | OpenedRecord
     | EndedRecord
@@ -392,6 +394,7 @@ _BY_KIND: dict[int, type[Record]] = {
     kind.KIND: kind
     for kind in (
         PushRecord,
+        KeysRecord,
         OutcomeRecord,
         OpenedRecord,
         EndedRecord,
@@ -431,7 +434,7 @@ def is_undone_by(record: Record, following: Record | None, *, number: int) -> bo
     if isinstance(following, VoidRecord):
         return following.number == number
     return (
-        isinstance(record, PushRecord | OutcomeRecord)
+        isinstance(record, PushRecord | KeysRecord | OutcomeRecord)
         and isinstance(following, OutcomeRecord)
         and (following.session, following.sequence) == (record.session, record.sequence)
     )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from glintpy.errors import GlintError
+from glintpy.errors import GlintError, NotEnoughMemory, ShapeError
 from glintpy.protocol.failures import APPLIED, code_of
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import initialise
@@ -25,6 +25,7 @@ from glintpy.storage.gathering import Ending
 from glintpy.storage.journal import Journal, Session
 from glintpy.storage.log import Log
 from glintpy.storage.log_format import LogDamaged
+from glintpy.storage.log_keys import KeysRecord
 from glintpy.storage.log_records import (
     AdvancedRecord,
     ConfiguredRecord,
@@ -43,6 +44,7 @@ from glintpy.storage.log_records import (
 )
 from glintpy.storage.shard import Shard
 from glintpy.storage.snapshot import RECEIPTS, SnapshotDamaged, SnapshotReader, snapshots_in
+from glintpy.storage.table import TableShard
 
 logger = logging.getLogger("glintpy.storage")
 
@@ -139,7 +141,7 @@ def is_done(record: Record, journal: Journal, models: set[int]) -> bool:
         models: those that survived.
     """
     match record:
-        case PushRecord() | OutcomeRecord():
+        case PushRecord() | KeysRecord() | OutcomeRecord():
             session = journal.find(record.session)
             return session is not None and session.applied >= record.sequence
         case OpenedRecord():
@@ -261,7 +263,7 @@ class Recovery:
 
     def _apply(self, number: int, record: Record) -> None:
         match record:
-            case PushRecord():
+            case PushRecord() | KeysRecord():
                 code = self._push(number, record)
                 self._receipt(number, record.session, record.sequence, code)
             case OutcomeRecord():
@@ -282,7 +284,7 @@ class Recovery:
             case _:
                 pass  # its predecessor's end, which was seen to
 
-    def _push(self, number: int, record: PushRecord) -> int:
+    def _push(self, number: int, record: PushRecord | KeysRecord) -> int:
         model_id = record.model_id
         shard = self._shards.get(model_id)
         if shard is None:
@@ -292,9 +294,9 @@ class Recovery:
         if number < self._found.positions[model_id]:
             return APPLIED
         try:
-            shard.push(
-                record.selection, record.values, assign=record.assign, array=record.array, turn=record.turn
-            )
+            _apply_to(shard, record)
+        except NotEnoughMemory:
+            raise  # there was room when it was acknowledged; without it now, the table can't be had back
         except GlintError as error:
             # The server met it too; the record that says so was the next one, and the power went before.
             return code_of(error)
@@ -362,6 +364,17 @@ class Recovery:
         self._found.lost.discard(model_id)
 
 
+def _apply_to(shard: Shard, record: PushRecord | KeysRecord) -> None:
+    if isinstance(record, PushRecord):
+        shard.push(
+            record.selection, record.values, assign=record.assign, array=record.array, turn=record.turn
+        )
+        return
+    if not isinstance(shard, TableShard):
+        raise ShapeError(f"model {shard.spec.name!r} is no table, and a record of it has keys")
+    shard.push_keys(record.keys, record.values, action=record.action, array=record.array)
+
+
 def _load(shard: Shard, reader: SnapshotReader) -> None:
     arrays = [array.reshape(-1).view(np.uint8) for array in shard.arrays]
     filled, waiting = 0, [cells for cells in arrays if cells.size]
@@ -374,13 +387,16 @@ def _load(shard: Shard, reader: SnapshotReader) -> None:
         waiting[0] = waiting[0][len(block) :]
         if not len(waiting[0]):
             waiting.pop(0)
-    if waiting or filled != shard.num_bytes:
-        raise SnapshotDamaged(f"model {shard.model_id} has {shard.num_bytes} bytes, its snapshot {filled}")
+    num_bytes = sum(array.nbytes for array in shard.arrays)
+    if waiting or filled != num_bytes:
+        raise SnapshotDamaged(f"model {shard.model_id} has {num_bytes} bytes, its snapshot {filled}")
 
 
 def fill_whole(shard: Shard, extents: np.ndarray[Any, np.dtype[np.int64]]) -> None:
     """Give a model its initial values, slice by slice, as its making does."""
     spec: ModelSpec = shard.spec
+    if spec.keys:
+        return  # a table begins without keys, and its rows get theirs with them
     fill_slots(shard.arrays[1:], shard.updater, 0, shard.num_rows)
     if spec.init_depends_on_row and not extents.size:
         return  # whoever made it filled it by pushes

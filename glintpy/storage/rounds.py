@@ -100,7 +100,7 @@ class Snapshots:
                 self._folder,
                 SnapshotFile(str(model_id), position),
                 {"description": description_of(shard)},
-                num_bytes=shard.num_bytes,
+                num_bytes=sum(array.nbytes for array in shard.arrays),
                 num_blocks=-(-slice_rows * row_bytes // SLICE_BYTES) * cut.num_slices,
             )
             for index in range(cut.num_slices):

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 ROWS_MAX = 2**31 - 2
 """Rows of one server: the index links them by int32."""
 
-LINK_BYTES = 8
-"""What the index takes for a row, about."""
+LINK_BYTES = 9
+"""What the index takes for a row, at most."""
 
 _SCANNED = 65_536
 """Rows that one request looks at, whether they have keys or not."""

@@ -25,7 +25,12 @@ class TableSegment(Segment):
 
     @classmethod
     def make_table(
-        cls, path: Path, description: dict[str, Any], extents: Mapping[str, int], kinds: Sequence[ArraySpec]
+        cls,
+        path: Path,
+        description: dict[str, Any],
+        extents: Mapping[str, int],
+        kinds: Sequence[ArraySpec],
+        num_rows: int = 0,
     ) -> Self:
         """Make a table's segment, and its heap.
 
@@ -34,13 +39,14 @@ class TableSegment(Segment):
             description: anything that JSON can hold.
             extents: bytes of what lies in the segment itself, by its name.
             kinds: the arrays of the heap.
+            num_rows: that there is to be room for; 0: a few.
 
         Raises:
             NotEnoughMemory, ConfigError: nothing is left behind.
         """
         segment = cls.make(path, description, extents)
         try:
-            segment._heap = Heap.make(kinds, path)  # noqa: SLF001 - of this class
+            segment._heap = Heap.make(kinds, path, num_rows or None)  # noqa: SLF001 - of this class
         except BaseException:
             segment.delete()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from pathlib import Path
 from typing import Self, cast
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import glintpy
+from glintpy.config import ServerSettings
 from glintpy.process.orders import ServerOptions
 from tests.cluster.helpers import PATIENCE_S, until
 
@@ -123,6 +125,55 @@ def test_a_table_outlives_an_orderly_stop_of_the_whole_cluster(tmp_path: Path) -
         assert len(table) == len(keys)
         table.destroy()
     assert list(tmp_path.rglob("*.heap")) == []
+
+
+def spoil(folder: Path) -> None:
+    """Have a server's mapped files look as after a power cut: of another boot, and nothing in them right."""
+    for pattern in ("*.segment", "server.journal", "server.undo"):
+        for path in folder.rglob(pattern):
+            with path.open("r+b") as file:
+                file.seek(12)
+                file.write(struct.pack("<I", 2))
+                file.seek(56)
+                file.write(struct.pack("<Q", 999))
+    for path in folder.rglob("*.heap"):
+        path.write_bytes(b"\xee" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("log_bytes_max", [64_000, 64_000_000])
+def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
+    tmp_path: Path, seed: int, log_bytes_max: int
+) -> None:
+    # With little log there are snapshots, too, of a table that grows meanwhile.
+    options = ServerOptions(settings=ServerSettings(log_bytes_max=log_bytes_max))
+    with (
+        glintpy.LocalCluster(1, data_dir=tmp_path, durability="disk", server_options=options) as cluster,
+        cluster.client(timeout_s=PATIENCE_S) as client,
+    ):
+        table = client.table(2, dtype="int64", name="t")
+        other = client.table(3, updater="adam", init=("normal", 0, 1), key_dtype="uint64")
+        other.push(np.arange(5000), 1).result()
+        other.remove(np.arange(0, 5000, 2)).result()
+        expected = other.pull(np.arange(5000)).result()
+        with Traffic(table, seed) as traffic:
+            for _ in range(2):
+                traffic.goes_on()
+                cluster.kill_server(0)
+                spoil(tmp_path)
+                cluster.restart_server(0)
+            traffic.goes_on()
+        traffic.check()
+        cluster.kill_server(0)  # in the same boot: its files are as they were
+        cluster.restart_server(0)
+        traffic.check()
+        assert len(other) == 2500
+        assert np.array_equal(other.pull(np.arange(5000)).result(), expected)
+        assert set(other.pull_slot("steps", np.arange(1, 5000, 2)).result().tolist()) == {1}
+        table.destroy()
+        cluster.kill_server(0)
+        spoil(tmp_path)
+        cluster.restart_server(0)
+        assert np.array_equal(other.pull(np.arange(5000)).result(), expected)
 
 
 def test_a_table_of_level_memory_is_lost_with_its_server_and_says_so() -> None:

@@ -313,7 +313,7 @@ def test_values_and_outs_that_do_not_fit_are_refused_before_anything_is_sent(tab
         ({"init": "x"}, glintpy.ConfigError, "init is"),
         ({"init": ("normal", 0, 1e38)}, glintpy.ConfigError, "reaches"),
         ({"updater": "nothing"}, glintpy.ConfigError, "nothing"),
-        ({"durability": "disk"}, glintpy.ConfigError, "can't be of durability 'disk'"),
+        ({"durability": "disk"}, glintpy.ConfigError, "start it with --data-dir"),
         ({"consistency": "ssp"}, glintpy.ConfigError, "consistency"),
     ],
 )

@@ -20,6 +20,7 @@ from glintpy.errors import (
 from glintpy.protocol.messages_tables import ASSIGN, CREATE, REMOVE, UPDATE
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
+from glintpy.storage.table import LINK_BYTES
 from glintpy.updaters import named
 from tests.unit.tables import (
     COLS,
@@ -204,7 +205,7 @@ def test_without_room_a_push_is_refused_whole_and_the_next_one_that_fits_is_not(
 
 def test_where_there_is_room_for_just_what_comes_no_more_is_asked_for() -> None:
     table = a_table()
-    row_bytes = table.heap.row_bytes + 8
+    row_bytes = table.heap.row_bytes + LINK_BYTES
 
     def room(num_bytes: int) -> None:
         if num_bytes > 10 * row_bytes:

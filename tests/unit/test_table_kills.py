@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from glintpy import failpoints
 from glintpy.actors.shelf import Shelf
 from glintpy.actors.stores import Stores
-from glintpy.errors import ConfigError, ModelLost, NotEnoughMemory
+from glintpy.errors import ModelLost, NotEnoughMemory
 from glintpy.protocol.messages_tables import CREATE, REMOVE, UPDATE
-from glintpy.storage.journal import Journal
 from glintpy.storage.table import TableShard
 from tests.unit.tables import (
     Killed,
@@ -216,11 +215,4 @@ def test_a_table_may_grow_up_to_the_limit_of_its_server_and_no_further() -> None
     assert table.num_keys == 6000
     assert shelf.num_bytes <= 200_000
     assert shelf.status()[0]["rows"] == 6000
-    shelf.close()
-
-
-def test_durability_disk_is_refused_and_so_are_values_that_no_dtype_has(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, journal=Journal.create(None, "s", 4))
-    with pytest.raises(ConfigError, match="can't be of durability 'disk'"):
-        shelf.reserve(5, a_spec(durability="disk"), num_rows=0)
     shelf.close()
