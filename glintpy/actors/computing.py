@@ -13,6 +13,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.messages import Change, Compute, Push, arrays_in
 from glintpy.protocol.selection import Selection
 from glintpy.storage import calling
+from glintpy.storage.shard import Shard
 
 
 class Computing:
@@ -37,11 +38,9 @@ class Computing:
         function = self._function(message)
         if not isinstance(function, Reading):
             raise ConfigError(f"function {message.function!r} changes values: it is asked for by a Change")
-        other = None
-        if message.others is not None:
-            second = self._shelf.shard(message.other_id, routing=message.other_routing)
-            other = (second, Selection(message.others))
-        return calling.read(function, shard, Selection(message.rows), arrays_in(message), other)
+        return calling.read(
+            function, shard, Selection(message.rows), arrays_in(message), self._other(message)
+        )
 
     def push_of(self, message: Change) -> Push:
         """Return the push that a change comes to: what the values become is assigned, and so it is logged.
@@ -53,7 +52,9 @@ class Computing:
         function = self._function(message)
         if not isinstance(function, Changing):
             raise ConfigError(f"function {message.function!r} changes nothing: it is asked for by a Compute")
-        selection = Selection(message.rows, message.cols)
+        selection, values = calling.changed(
+            function, shard, Selection(message.rows, message.cols), arrays_in(message), self._other(message)
+        )
         return Push(
             message.request_id,
             message.session,
@@ -68,10 +69,15 @@ class Computing:
             round=0,
             rank=0,
             paired=False,
-            rows=message.rows,
-            cols=message.cols,
-            values=calling.changed(function, shard, selection, arrays_in(message)),
+            rows=selection.rows,
+            cols=selection.cols,
+            values=values,
         )
+
+    def _other(self, message: Compute | Change) -> tuple[Shard, Selection] | None:
+        if message.others is None:
+            return None
+        return self._shelf.shard(message.other_id, routing=message.other_routing), Selection(message.others)
 
     def _function(self, message: Compute | Change) -> Function:
         # A few numbers: a text of megabytes would hold up everybody while it is read.

@@ -6,7 +6,18 @@ alike. ``names`` finds them.
 
 from __future__ import annotations
 
-from glintpy.functions.base import Answer, Ask, Asking, Changing, Function, Piece, Reading, Selected, Steps
+from glintpy.functions.base import (
+    Answer,
+    Ask,
+    Asking,
+    Changing,
+    Choosing,
+    Function,
+    Piece,
+    Reading,
+    Selected,
+    Steps,
+)
 from glintpy.functions.names import bring, name_of, named
 
 __all__ = [
@@ -14,6 +25,7 @@ __all__ = [
     "Ask",
     "Asking",
     "Changing",
+    "Choosing",
     "Function",
     "Piece",
     "Reading",

@@ -38,6 +38,8 @@ class Selected:
         dtype: of the values.
         finite: whether the model refuses NaN and infinities.
         other: all of the second model's rows; None: there is no second model.
+        interleaved: the number P of partitions, if all rows are selected and row k lies in partition k mod P at row
+            k // P; else 0.
     """
 
     num_rows: int
@@ -45,6 +47,7 @@ class Selected:
     dtype: np.dtype[Any]
     finite: bool = False
     other: Selected | None = None
+    interleaved: int = 0
 
     @property
     def width(self) -> int:
@@ -62,7 +65,7 @@ class Piece:
 
     Attributes:
         values: (n, num_cols), or (n,) of a vector. Read-only: they may be the server's own.
-        arrays: the arguments for these rows.
+        arrays: the arguments for these rows; of one that chooses, what it chose with them.
         others: (n, ...) rows of the second model, or of this one, one for each of ``values``; None: none were named.
         slot: returns what the updater keeps beside ``values`` under a name, (n, ...).
     """
@@ -88,8 +91,10 @@ class Ask:
         positions: where in the selection each stands.
         arrays: the arguments for these rows.
         function: which one; None: the one whose ``steps`` this is.
-        others: (n,) server rows of the second model (or of the same, if there is none), to go with ``rows``.
+        others: server rows of the second model (or of the same, if there is none), as many as ``rows``; of a function
+            that chooses, any one run of them.
         of_other: whether ``rows`` are those of the second model.
+        touches: at most so many rows, of a function that chooses; None: all.
     """
 
     server: int
@@ -99,6 +104,7 @@ class Ask:
     function: Reading | None = None
     others: Array | None = None
     of_other: bool = False
+    touches: int | None = None
 
 
 class Asking(Protocol):
@@ -223,6 +229,32 @@ class Function:
             raise ConfigError(f"function {cls.name!r}: {error}") from error
 
 
+class Choosing(Function, ABC):
+    """A function whose arguments say which rows it works on, of one run of rows; it reads or changes, too.
+
+    Its asks are of one slice of step 1, however long: nothing is copied of what isn't chosen.
+    """
+
+    @abstractmethod
+    def choose(
+        self, num_rows: int, arrays: tuple[Array, ...], others: Array | None
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """Choose rows, on the server.
+
+        Args:
+            num_rows: rows of the run.
+            arrays: the arguments, after ``check``.
+            others: the second model's rows that were asked for, read-only; None: none were.
+
+        Returns:
+            (n,) int64 places in the run, rising if they are changed; and what ``read`` or ``change`` gets in place of
+            the arguments.
+
+        Raises:
+            GlintError: it can't.
+        """
+
+
 class Reading(Function, ABC):
     """A function that reads.
 
@@ -278,6 +310,14 @@ class Changing(Function, ABC):
         """See ``Function``."""
         self.check(selected, arrays)
         return arrays
+
+    def asks(self, asking: Asking) -> Sequence[Ask]:
+        """Return what to ask, in this order; not asked where ``by_cell``.
+
+        Args:
+            asking: the call.
+        """
+        return asking.asks()
 
     @abstractmethod
     def change(self, values: Array, arrays: tuple[Array, ...]) -> Array:

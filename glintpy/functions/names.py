@@ -13,6 +13,7 @@ from glintpy.functions.dot import Dot, Take
 from glintpy.functions.nearest import TopK
 from glintpy.functions.reductions import Argmax, CountNonzero, Histogram, Max, Mean, Min, Norms, Sum
 from glintpy.functions.sampling import Sample
+from glintpy.functions.skipgram import Adjust, DotNegative
 
 
 def named(name: str, numbers: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()) -> Function:
@@ -86,6 +87,8 @@ KINDS: Kinds[Function] = Kinds(
         Fill,
         Put,
         Clip,
+        DotNegative,
+        Adjust,
     ),
     check=_check,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.functions import Changing, Reading
-from glintpy.functions.base import Answer, Ask
+from glintpy.functions.base import Answer, Array, Ask
 from glintpy.functions.names import name_of
 from glintpy.futures import Future
 from glintpy.models.asking import Cutting
@@ -197,8 +197,11 @@ class ReadingCall:
             )
 
         # What it touches, and not what it brings along: so a server never has more of it before it than a window.
-        num_rows = Selection(ask.rows).num_rows()
-        touched = max(1, num_rows * target.row_bytes * (2 if others is not None else 1))
+        if ask.touches is not None:
+            touched = max(1, ask.touches * target.row_bytes)
+        else:
+            num_rows = Selection(ask.rows).num_rows()
+            touched = max(1, num_rows * target.row_bytes * (2 if others is not None else 1))
         return Call(
             request_id,
             build,
@@ -218,13 +221,17 @@ class ChangingCall:
     Args:
         runtime: this process's.
         target: the model.
+        other: the second model, into which it only looks; or the first.
         function: which.
         cutting: the selection and the arguments.
     """
 
-    def __init__(self, runtime: Runtime, target: Target, function: Changing, cutting: Cutting) -> None:
+    def __init__(
+        self, runtime: Runtime, target: Target, other: Target | None, function: Changing, cutting: Cutting
+    ) -> None:
         self._runtime = runtime
         self._target = target
+        self._other = other or target
         self._function = function
         self._cutting = cutting
         self._deadline = runtime.deadline(target.timeout_s)
@@ -273,19 +280,23 @@ class ChangingCall:
         numbering = _Numbering(self._runtime)
         if not function.by_cell:
             return [
-                (ask.server, self._call(Selection(ask.rows), ask.arrays, *numbering.next(ask.server)))
-                for ask in cutting.asks()
+                (ask.server, self._call(ask, *numbering.next(ask.server))) for ask in function.asks(cutting)
             ]
         return [
             (
                 server,
-                self._call(part.selection, cutting.arrays_at(part.rows_at), *numbering.next(server)),
+                self._call(
+                    Ask(server, part.selection.rows, part.rows_at, cutting.arrays_at(part.rows_at)),
+                    *numbering.next(server),
+                    cols=part.selection.cols,
+                ),
             )
             for server, part in cutting.cells()
         ]
 
-    def _call(self, selection: Selection, arrays: Answer, request_id: int, part: int) -> Call:
-        info, function = self._target.info, self._function
+    def _call(self, ask: Ask, request_id: int, part: int, *, cols: Array | None = None) -> Call:
+        info, function, other = self._target.info, self._function, self._other.info
+        selection, others, arrays = Selection(ask.rows, cols), ask.others, ask.arrays
         name, numbers = name_of(function), wire.document(function.to_content())
         three = as_fields(arrays)
         shape = selection.shape(self._target.num_cols)
@@ -298,15 +309,19 @@ class ChangingCall:
                 stamp.sequence,
                 info.model_id,
                 info.routing,
+                other.model_id if others is not None else 0,
+                other.routing if others is not None else 0,
                 part,
                 name,
                 numbers,
                 selection.rows,
-                selection.cols,
+                cols,
+                others,
                 *three,
             )
 
-        num_cells = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        num_rows = shape[0] if ask.touches is None else ask.touches
+        num_cells = num_rows * (shape[1] if len(shape) == 2 else 1)
         return Call(
             request_id,
             build,

@@ -91,15 +91,7 @@ class HasFunctions:
         if isinstance(found, Changing):
             keys = _each_once(found, keys)
         second = None if other is None else self._second(other)
-        spec = self._spec
-        other_spec = spec if other is None else other._spec  # noqa: SLF001 - of the same class
-        selected = Selected(
-            len(keys),
-            spec.num_cols,
-            spec.numpy_dtype,
-            spec.finite,
-            Selected(other_spec.num_rows, other_spec.num_cols, other_spec.numpy_dtype, other_spec.finite),
-        )
+        selected = _selected(self._target, keys, _selected(second or self._target))
         given = tuple(as_array(array, what=f"array {number}") for number, array in enumerate(arrays))
         found.check_takes(selected, given)
         prepared = found.prepare(selected, given)
@@ -113,7 +105,7 @@ class HasFunctions:
         if isinstance(found, Reading):
             return ReadingCall(runtime, self._target, second, found, cutting).start()
         assert isinstance(found, Changing), "a function reads or changes"
-        return ChangingCall(runtime, self._target, found, cutting).start()
+        return ChangingCall(runtime, self._target, second, found, cutting).start()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -273,6 +265,20 @@ class HasFunctions:
         if other._tie.address != self._tie.address:
             raise ConfigError(f"the other model lies on another cluster, that of {other._tie.address}")
         return other._target
+
+
+def _selected(target: Target, keys: Keys | None = None, other: Selected | None = None) -> Selected:
+    """Return what a function may know of some rows of a model; None: of all."""
+    spec = target.info.spec
+    whole = keys is None or (isinstance(keys, range) and keys == range(spec.num_rows))
+    return Selected(
+        spec.num_rows if keys is None else len(keys),
+        spec.num_cols,
+        spec.numpy_dtype,
+        spec.finite,
+        other,
+        target.layout.interleaved if whole else 0,
+    )
 
 
 def _each_once(function: Changing, keys: Keys) -> Keys:

@@ -44,6 +44,9 @@ class Layout:
 
     Keys are in [0, num_keys): the caller has refused the others.
 
+    Attributes:
+        interleaved: P, if key k lies in partition k mod P at row k // P; else 0.
+
     Args:
         partitioner: keys to partitions.
         owners: (P,) integers: each partition's server.
@@ -63,6 +66,7 @@ class Layout:
             raise ConfigError(f"a partition belongs to server {highest} of {self.num_servers}")
         self._sizes = checked_sizes(partitioner)
         self._extents = checked_extents(partitioner, self._sizes)
+        self.interleaved = _interleaved(self._extents)
         # Partitions server after server, in increasing order on each.
         self._order = np.argsort(self._owners, kind="stable")
         counts = np.bincount(self._owners, minlength=self.num_servers)
@@ -323,6 +327,13 @@ def _checked_owners(owners: ArrayLike, num_partitions: int) -> NDArray[np.int64]
     if int(given.min()) < 0:
         raise ConfigError(f"partition {int(given.argmin())} belongs to server {int(given.min())}")
     return given.astype(np.int64)
+
+
+def _interleaved(extents: NDArray[np.int64] | None) -> int:
+    """Return the number of partitions if keys are dealt out to them one by one, else 0."""
+    if extents is None or int(extents[0, 1]) != len(extents):
+        return 0
+    return len(extents) if np.array_equal(extents[:, 0], np.arange(len(extents))) else 0
 
 
 def _is_identity(extents: NDArray[np.int64] | None, offsets: NDArray[np.int64]) -> bool:

@@ -8,7 +8,16 @@ import numpy as np
 
 from glintpy import config
 from glintpy.errors import ConfigError, RemoteFailure, ShapeError
-from glintpy.functions.base import ARRAYS_MAX, Answer, Changing, Piece, Reading, Selected
+from glintpy.functions.base import (
+    ARRAYS_MAX,
+    Answer,
+    Changing,
+    Choosing,
+    Function,
+    Piece,
+    Reading,
+    Selected,
+)
 from glintpy.protocol import dtypes
 from glintpy.protocol.selection import Selection, is_slices
 
@@ -34,9 +43,9 @@ def read(
     Args:
         function: which.
         shard: of the model.
-        selection: server rows; more than a frame's bytes only if it is one row.
+        selection: server rows; more than a frame's bytes only if it is one row, or if the function chooses.
         arrays: the arguments for them.
-        other: the second model and as many rows of it.
+        other: the second model and as many rows of it; of a function that chooses, any run of them.
 
     Returns:
         Arrays that no later push changes.
@@ -45,32 +54,48 @@ def read(
         GlintError: what doesn't fit, or what the function says.
         RemoteFailure: it returned something that isn't an answer.
     """
-    values = _rows_of(shard, selection)
     others = None
+    if isinstance(function, Choosing):
+        selection, arrays = _chosen(function, shard, selection, arrays, other)
+        values = _rows_of(shard, selection)
+        return _answer(function, shard, selection, Piece(values, arrays), other)
+    values = _rows_of(shard, selection)
     if other is not None:
         others = _rows_of(*other)
         if others.shape != values.shape:
             raise ShapeError(f"other rows of shape {others.shape} for rows of shape {values.shape}")
-    selected = _selected(shard, selection, len(values))
-    _check(function, selected, arrays)
+    _check(function, _selected(shard, selection, len(values)), arrays)
+    return _answer(function, shard, selection, Piece(values, arrays, others), other)
 
+
+def _answer(
+    function: Reading, shard: Shard, selection: Selection, piece: Piece, other: tuple[Shard, Selection] | None
+) -> Answer:
     def slot(name: str) -> Array:
         if name not in shard.updater.slot_names:
             raise ConfigError(f"updater {shard.updater.name!r} keeps no slot {name!r:.80}")
         return shard.pull(selection, array=1 + shard.updater.slot_names.index(name))
 
-    answer = _run(lambda: function.read(Piece(values, arrays, others, slot)))
+    piece.slot = slot
+    answer = _run(lambda: function.read(piece))
     return _checked(function, answer, [*shard.arrays, *(other[0].arrays if other else ())])
 
 
-def changed(function: Changing, shard: Shard, selection: Selection, arrays: tuple[Array, ...]) -> Array:
-    """Return what a changing function makes of what is selected; nothing is stored.
+def changed(
+    function: Changing,
+    shard: Shard,
+    selection: Selection,
+    arrays: tuple[Array, ...],
+    other: tuple[Shard, Selection] | None = None,
+) -> tuple[Selection, Array]:
+    """Return what a changing function changes, and what it makes of it; nothing is stored.
 
     Args:
         function: which.
         shard: of the model.
         selection: server rows, and columns if the function works cell by cell.
         arrays: the arguments for them.
+        other: for a function that chooses: a second model, and a run of its rows.
 
     Raises:
         GlintError: what doesn't fit, or what the function says.
@@ -78,16 +103,60 @@ def changed(function: Changing, shard: Shard, selection: Selection, arrays: tupl
     """
     if selection.cols is not None and not function.by_cell:
         raise ShapeError(f"function {function.name!r} changes whole rows, not columns")
+    if isinstance(function, Choosing):
+        selection, arrays = _chosen(function, shard, selection, arrays, other)
+    elif other is not None:
+        raise ShapeError(f"function {function.name!r} has no use for other rows")
     values = shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
     shape, dtype = values.shape, values.dtype
-    _check(function, _selected(shard, selection, len(values)), arrays)
+    if not isinstance(function, Choosing):
+        _check(function, _selected(shard, selection, len(values)), arrays)
     new = _run(lambda: function.change(values, arrays))
     if not isinstance(new, np.ndarray) or new.shape != shape or new.dtype != dtype:
         found = f"{new.dtype.name} {new.shape}" if isinstance(new, np.ndarray) else type(new).__name__
         raise RemoteFailure(
             f"function {function.name!r} made {found} of {dtype.name} {shape}; it keeps dtype and shape"
         )
-    return np.ascontiguousarray(new)
+    return selection, np.ascontiguousarray(new)
+
+
+def _chosen(
+    function: Choosing,
+    shard: Shard,
+    selection: Selection,
+    arrays: tuple[Array, ...],
+    other: tuple[Shard, Selection] | None,
+) -> tuple[Selection, tuple[Array, ...]]:
+    """Return the rows that a function chooses of a run, and what it gets with them."""
+    start, num_rows = _run_of(shard, selection)
+    others = None
+    if other is not None:
+        first, length = _run_of(*other)
+        others = other[0].values[first : first + length]
+        others.flags.writeable = False
+    _check(function, _selected(shard, selection, num_rows), arrays)
+    found = _run(lambda: function.choose(num_rows, arrays, others))
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], tuple)):
+        raise RemoteFailure(f"function {function.name!r} chooses rows and arrays, not {type(found).__name__}")
+    places, chosen = found
+    if not isinstance(places, np.ndarray) or places.ndim != 1 or places.dtype != np.int64:
+        shown = f"{places.dtype} {places.shape}" if isinstance(places, np.ndarray) else type(places).__name__
+        raise RemoteFailure(f"function {function.name!r} chooses rows by (n,) int64, not by {shown}")
+    if len(places) and not 0 <= int(places.min()) <= int(places.max()) < num_rows:
+        raise RemoteFailure(f"function {function.name!r} chose a row outside [0, {num_rows})")
+    if isinstance(function, Changing) and not bool((places[1:] > places[:-1]).all()):
+        raise RemoteFailure(f"function {function.name!r} changes rows, and chose some that don't rise")
+    rows = places + start
+    return Selection(rows.astype(np.uint32) if shard.num_rows < 2**32 else rows), chosen
+
+
+def _run_of(shard: Shard, selection: Selection) -> tuple[int, int]:
+    """Return the first and the number of rows that lie one behind another; nothing is copied, however many."""
+    rows = selection.rows
+    (num_rows, *_) = shard.check_pull(selection, None)
+    if selection.cols is not None or not is_slices(rows) or len(rows) != 1 or rows[0, 2] != 1:
+        raise ShapeError("a function that chooses its rows is asked for with one slice of step 1")
+    return int(rows[0, 0]), num_rows
 
 
 def _rows_of(shard: Shard, selection: Selection) -> Array:
@@ -113,7 +182,7 @@ def _selected(shard: Shard, selection: Selection, num_rows: int) -> Selected:
     return Selected(num_rows, num_cols, spec.numpy_dtype, spec.finite)
 
 
-def _check(function: Reading | Changing, selected: Selected, arrays: tuple[Array, ...]) -> None:
+def _check(function: Function, selected: Selected, arrays: tuple[Array, ...]) -> None:
     _run(lambda: function.check(selected, arrays))
 
 

@@ -48,10 +48,11 @@ def change(target: Target, function: str = "scale", numbers: Any = None, **field
     """Return a good message, but for what is given."""
     peer, sequence = target.peer, target.peer.applied + 1
     base = Change(
-        *(peer.next_id(), peer.session, sequence, sequence, target.matrix_id, ROUTING, 0, function),
+        *(peer.next_id(), peer.session, sequence, sequence, target.matrix_id, ROUTING, 0, 0, 0, function),
         numbers=wire.document({} if numbers is None else numbers),
         rows=ALL,
         cols=None,
+        others=None,
         first=None,
         second=None,
         third=None,

@@ -92,8 +92,8 @@ def compute(request_id: int, model_id: int, other_id: int | None = None) -> Call
 
 def change(request_id: int, model_id: int) -> Call:
     def build(stamp: Stamp) -> Change:
-        ids = (request_id, stamp.session, stamp.floor, stamp.sequence, model_id, 1, 0)
-        return Change(*ids, "scale", NUMBERS, ROWS, None, None, None, None)
+        ids = (request_id, stamp.session, stamp.floor, stamp.sequence, model_id, 1, 0, 0, 0)
+        return Change(*ids, "scale", NUMBERS, ROWS, None, None, None, None, None)
 
     return Call(request_id, build, lambda _: None, model_id=model_id, numbered=True, cost_bytes=1)
 

@@ -40,8 +40,9 @@ class Calls(World):
         """Deliver a change; nothing else is done."""
         numbers = wire.document({"by": by})
         session = self.clients[0].session
-        ids = (self._next_id(), session, 1, sequence, 1, 1, 0)
-        self._deliver(self.clients[0], Change(*ids, "scale", numbers, ROWS, None, None, None, None))
+        ids = (self._next_id(), session, 1, sequence, 1, 1, 0, 0, 0)
+        message = Change(*ids, "scale", numbers, ROWS, None, None, None, None, None)
+        self._deliver(self.clients[0], message)
 
     def come_back_to(self) -> None:
         self.start()
