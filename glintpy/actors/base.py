@@ -101,6 +101,8 @@ class RequestActor(pykka.ThreadingActor):
         self.at_stop: list[Callable[[], None]] = []
         """Called in the actor's thread when it stops, after its own state is closed."""
         self.num_malformed = 0
+        self.num_bytes_in = 0
+        """In frames from peers, as an outlet counts those to them."""
         self.is_killed = False
         """Whether it is to leave its files as a killed process would."""
         self.is_quiet = True
@@ -209,6 +211,7 @@ class RequestActor(pykka.ThreadingActor):
         return 0
 
     def _on_arrival(self, peer: bytes, frames: list[bytes | bytearray | memoryview]) -> None:
+        self.num_bytes_in += sum(map(len, frames))
         try:
             messages = wire.decode_all(frames)
         except RemoteProtocolError as error:

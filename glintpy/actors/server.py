@@ -128,7 +128,6 @@ class ServerActor(RequestActor):
         self._parked = Parked()
         self._freed: list[tuple[int, range]] = []  # rows whose rounds a push has ended
         self._jobs: list[tuple[Job, Iterator[Message | None]]] = []
-        self.num_bytes_in = 0
 
     # --- clients --------------------------------------------------------------------------------------------
 
