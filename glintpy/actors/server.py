@@ -162,8 +162,6 @@ class ServerActor(RequestActor):
         return self.receipts.window_bytes
 
     def _push(self, message: Push | Change, now: float) -> Message:
-        if isinstance(message, Push):
-            self.num_bytes_in += message.values.nbytes + message.rows.nbytes
         receipt = self.receipts.push(message, now, apply=self._apply, read=self._read)
         while self._freed:
             self._look_again(*self._freed.pop())

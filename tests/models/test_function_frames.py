@@ -61,6 +61,7 @@ def change(target: Target, function: str = "scale", numbers: Any = None, **field
 
 
 VECTOR = np.ones(COLS)
+WORDS = np.array([1, 2], np.uint8)
 
 WRONG: dict[str, tuple[str, Any, dict[str, Any], type[GlintError], str]] = {
     "unknown function": ("summ", {}, {}, ConfigError, "no function 'summ'"),
@@ -115,6 +116,36 @@ WRONG: dict[str, tuple[str, Any, dict[str, Any], type[GlintError], str]] = {
         ModelError,
         "none any more",
     ),
+    "a choice among rows in a list": (
+        "dot_negative",
+        {"seed": 1},
+        {"rows": indices(0, 1), "first": WORDS, "second": WORDS, "others": slices_of((0, 1, 1))},
+        ShapeError,
+        "one slice of step 1",
+    ),
+    "a table that is a matrix": (
+        "dot_negative",
+        {"seed": 1},
+        {"first": WORDS, "second": WORDS, "others": slices_of((0, 20, 1))},
+        ShapeError,
+        "running sums of 20 words",
+    ),
+    "words that there are not": (
+        "dot_negative",
+        {"seed": 1},
+        {"first": WORDS, "second": WORDS + np.uint8(18), "others": slices_of((0, 20, 1))},
+        KeyRangeError,
+        "outputs 20 at position 1 is outside [0, 20)",
+    ),
+    "no table": ("dot_negative", {"seed": 1}, {"first": WORDS, "second": WORDS}, ShapeError, "20 words"),
+    "a table outside": (
+        "dot_negative",
+        {"seed": 1},
+        {"first": WORDS, "second": WORDS, "others": slices_of((30, 50, 1))},
+        KeyRangeError,
+        "[0, 40)",
+    ),
+    "a seed of 65 bits": ("dot_negative", {"seed": 2**64}, {}, ConfigError, "seed is an int"),
 }
 """A function, its numbers, changes to a good message, what answers it, and what the answer says."""
 
@@ -168,6 +199,28 @@ WRONG_CHANGES: dict[str, tuple[str, Any, dict[str, Any], type[GlintError], str]]
     "column outside": ("scale", {}, {"cols": indices(COLS)}, KeyRangeError, "column 6"),
     "other routing": ("scale", {}, {"routing": ROUTING + 1}, ModelError, "routing 2"),
     "numbers as a text": ("scale", "by", {}, RemoteProtocolError, "a JSON object"),
+    "other rows for a function without a use for them": (
+        "scale",
+        {},
+        {"others": ALL, "other_id": 2**40},
+        ModelNotFound,
+        str(2**40),
+    ),
+    "a change of rows that are chosen by nothing": ("adjust", {"seed": 1}, {}, ShapeError, "0 came"),
+    "gradients for other pairs": (
+        "adjust",
+        {"seed": 1},
+        {"first": WORDS, "second": WORDS, "third": np.zeros((1, 6))},
+        ShapeError,
+        "2 pairs with 5 negatives have (2, 6)",
+    ),
+    "a change by what is not finite": (
+        "adjust",
+        {"seed": 1},
+        {"first": WORDS, "second": WORDS, "third": np.full((2, 6), np.inf)},
+        DTypeError,
+        "finite=True",
+    ),
     "more than a frame": (
         "scale",
         {},

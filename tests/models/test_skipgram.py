@@ -122,7 +122,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[GlintError], str]] 
         (np.zeros(80_000, int),) * 2,
         {},
         ShapeError,
-        f"80000 pairs with 5 negatives touch {80_000 * 7 * 4 * 8} bytes of a slice; at most 16777216 are taken: 74898 pairs",
+        "80000 pairs with 5 negatives touch 17920000 bytes of a slice; at most 16777216 are taken: 74898 pairs",
     ),
 }
 
