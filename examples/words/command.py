@@ -107,7 +107,7 @@ def _print_neighbours(matrix: glintpy.BigMatrix, text: Text, named: Sequence[str
     if missing:
         print(f"not in the text, or too rare: {', '.join(missing)}")
     # Frequent words, but not the most frequent, which stand beside everything.
-    ranks = np.geomspace(min(100, len(number_of) // 10), len(number_of) // 2, SHOWN).astype(int)
+    ranks = np.geomspace(max(1, min(100, len(number_of) // 10)), len(number_of) // 2, SHOWN).astype(int)
     numbers = [number_of[word] for word in named if word in number_of] if named else np.unique(ranks).tolist()
     queries = matrix.pull(numbers).result()
     print("nearest words, by the cosine of the angle:")
@@ -138,13 +138,21 @@ def _positive(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < np.inf:
+        raise ValueError(text)
+    return number
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="word2vec.py",
         description="Vectors of a text's words, by skip-gram with negative sampling.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _positive.__name__ = "positive integer"  # what argparse calls it in its errors
+    # What argparse calls them in its errors.
+    _positive.__name__, _share.__name__ = "positive integer", "number of at least 0"
     add = parser.add_argument
     add("files", nargs="+", type=Path, help="texts, plain, .gz or .bz2; of .csv the column with most text")
     add("--dim", type=_positive, default=100, help="columns of a vector; rounded up to a multiple of servers")
@@ -153,9 +161,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--min-count", type=_positive, default=5, help="words that are rarer are left out")
     add("--max-words", type=_positive, help="only so many words, the most frequent ones")
     add(
-        "--subsample", type=float, default=1e-4, help="words of a larger share are left out at times; 0: none"
+        "--subsample",
+        type=_share,
+        default=1e-4,
+        help="words of a larger share are left out at times; 0: none",
     )
-    add("--rate", type=float, default=0.05, help="the learning rate at the start")
+    add("--rate", type=_share, default=0.05, help="the learning rate at the start")
     add("--epochs", type=_positive, default=3)
     add("--batch-pairs", type=_positive, default=1000, help="pairs of one step")
     add("--workers", type=_positive, default=2, help="processes that train")

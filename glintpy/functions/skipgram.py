@@ -231,8 +231,11 @@ class Adjust(Pairs, Changing):
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""
-        *ids, gradients = Pairs.prepare(self, selected, arrays)
-        return (*ids, gradients.astype(_computed_in(selected.dtype), copy=False))
+        *ids, gradients = arrays
+        if gradients.dtype.kind in "fiu":
+            with np.errstate(over="ignore"):  # what is too large is infinite, and refused where that is
+                gradients = gradients.astype(_computed_in(selected.dtype), copy=False)
+        return super().prepare(selected, (*ids, gradients))
 
     def asks(self, asking: Asking) -> list[Ask]:
         """See ``Changing``."""
