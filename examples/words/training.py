@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 from dataclasses import dataclass
@@ -152,7 +153,12 @@ def _work(job: _Job) -> None:
         while step.share >= (number + 1) / REPORTS:
             number, report = _send(job.reports, number, report)
         products = step.products.result()
-        report += (loss_of(products), len(step.pairs), 0)
+        loss = loss_of(products)
+        if not math.isfinite(loss):
+            raise ValueError(
+                "the vectors have no bounds any more; try a smaller --rate, or fewer --batch-pairs"
+            )
+        report += (loss, len(step.pairs), 0)
         rate = job.settings.rate * max(RATE_SHARE_MIN, 1 - step.share)
         # Waited for by nobody: it counts exactly once, and what is asked next of these servers comes behind it.
         job.vectors.adjust(step.pairs, gradients_of(products, rate), seed=step.seed, negatives=negatives)

@@ -152,9 +152,12 @@ def gradients_of(products: NDArray[np.float32], rate: float) -> NDArray[np.float
 def loss_of(products: NDArray[np.float32]) -> float:
     """Return the sum of the pairs' losses: minus the log of how likely the pairs are, and their negatives aren't.
 
+    It is not finite if the vectors have lost all bounds.
+
     Args:
         products: (n, 1 + negatives).
     """
     signed = products.astype(np.float64)
     signed[:, 0] *= -1
-    return float(np.logaddexp(0, signed).sum())
+    with np.errstate(invalid="ignore"):
+        return float(np.logaddexp(0, signed).sum())

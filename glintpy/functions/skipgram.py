@@ -212,8 +212,12 @@ class DotNegative(Pairs, Reading):
         asks = self.asked(asking)
         if not asks:
             return found
-        for (part,) in (yield asks):
-            found += part
+        answers = yield asks
+        with np.errstate(
+            all="ignore"
+        ):  # vectors may have lost all bounds, and whoever asks for products sees it
+            for (part,) in answers:
+                found += part
         return found
 
 

@@ -42,7 +42,7 @@ def test_wrong_calls_are_told_with_their_numbers_and_nothing_is_sent(
     monkeypatch.setattr(runtime, "submit", lambda *_: pytest.fail("something was sent"))
     any_matrix: Any = matrix
     wrong: list[tuple[Any, type[Exception], str]] = [
-        (lambda: matrix.call("summ"), ConfigError, "no function 'summ'; there is 'argmax'"),
+        (lambda: matrix.call("summ"), ConfigError, "no function 'summ'; there is 'adjust', 'argmax'"),
         (lambda: matrix.call("my.own.Thing"), ConfigError, "may not be imported here"),
         (lambda: matrix.call("sum", axes=1), ConfigError, "no number 'axes'; it has .*axis"),
         (lambda: matrix.sum(2), ConfigError, "axis is None, 0 or 1, not 2"),

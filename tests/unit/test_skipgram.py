@@ -105,6 +105,7 @@ def test_products_and_changes_are_those_of_plain_numpy(
     reference.inputs = vectors.values[FIRST : FIRST + WORDS].astype(np.float64)
     reference.outputs = vectors.values[FIRST + WORDS :].astype(np.float64)
     others = vectors.values[:FIRST].copy()
+    num_void = 0
     for step in range(4):
         inputs, outputs = some_pairs(random, 30, WORDS)
         pairs = ids(inputs), ids(outputs)
@@ -113,7 +114,7 @@ def test_products_and_changes_are_those_of_plain_numpy(
         expected = reference.products(inputs, outputs, **numbers)
         assert found.dtype == ("float64" if dtype == "float64" else "float32")
         np.testing.assert_allclose(found, expected, rtol=accuracy, atol=accuracy)
-        assert negatives == 0 or np.isneginf(found).any()
+        num_void += int(np.isneginf(found).sum())
         assert not np.isneginf(found[:, 0]).any()
         gradients = (random.normal(size=found.shape) * 0.1).astype(found.dtype)
         selection, values = calling.changed(
@@ -129,6 +130,7 @@ def test_products_and_changes_are_those_of_plain_numpy(
             atol=accuracy,
         )
     np.testing.assert_array_equal(vectors.values[:FIRST], others)
+    assert (num_void > 0) == (negatives > 0)
 
 
 def test_a_negative_that_is_none_changes_nothing_whatever_its_gradient(seed: int) -> None:
