@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import glintpy
+from glintpy.updaters import Adagrad
 
 from .counting import compare, num_bytes_of
 from .text import Text, number_words, read_words
@@ -56,7 +57,6 @@ def _run(client: glintpy.Client, text: Text, options: argparse.Namespace) -> Non
         window=options.window,
         subsample=options.subsample,
         negatives=options.negatives,
-        rate=options.rate,
         num_epochs=options.epochs,
         batch_pairs=options.batch_pairs,
         num_workers=options.workers,
@@ -67,8 +67,11 @@ def _run(client: glintpy.Client, text: Text, options: argparse.Namespace) -> Non
         f"{dim // options.servers} on each of {options.servers} servers; {options.workers} workers",
         flush=True,
     )
-    _print_bytes(client, text, settings, parts=options.servers, dim=dim)
-    vectors = SlicedVectors.create(client, text.counts, parts=options.servers, dim=dim, seed=options.seed)
+    updater = Adagrad(learning_rate=options.rate)
+    _print_bytes(client, text, settings, updater, parts=options.servers, dim=dim)
+    vectors = SlicedVectors.create(
+        client, text.counts, updater, parts=options.servers, dim=dim, seed=options.seed
+    )
     num_bytes, num_pairs = num_bytes_of(client), 0
 
     def tell(report: Report) -> None:
@@ -90,8 +93,10 @@ def _run(client: glintpy.Client, text: Text, options: argparse.Namespace) -> Non
         _write(options.output, text, matrix)
 
 
-def _print_bytes(client: glintpy.Client, text: Text, settings: Settings, *, parts: int, dim: int) -> None:
-    found = compare(client, text, settings, parts=parts, dim=dim)
+def _print_bytes(
+    client: glintpy.Client, text: Text, settings: Settings, updater: Adagrad, *, parts: int, dim: int
+) -> None:
+    found = compare(client, text, settings, updater, parts=parts, dim=dim)
     print(
         f"bytes a pair, counted by the servers over {found.num_pairs:,} pairs: "
         f"{found.vectors_bytes:,.0f} where vectors are pulled and pushed, {found.scalars_bytes:,.0f} where they stay, "
@@ -166,8 +171,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=1e-4,
         help="words of a larger share are left out at times; 0: none",
     )
-    add("--rate", type=_share, default=0.05, help="the learning rate at the start")
-    add("--epochs", type=_positive, default=3)
+    add("--rate", type=_share, default=0.05, help="the learning rate, of Adagrad")
+    add("--epochs", type=_positive, default=1)
     add("--batch-pairs", type=_positive, default=1000, help="pairs of one step")
     add("--workers", type=_positive, default=2, help="processes that train")
     add("--servers", type=_positive, default=2, help="server processes that hold the vectors")

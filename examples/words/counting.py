@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .text import Pairs, Text, pairs_of
-from .vectors import SlicedVectors, gradients_of, running_sums
+from .vectors import SlicedVectors, gradients_of, make_vectors, running_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     import glintpy
+    from glintpy.updaters import Updater
 
     from .training import Settings
 
@@ -53,13 +54,16 @@ def num_bytes_of(client: glintpy.Client) -> int:
     return sum(holds["bytes_in"] + holds["bytes_out"] for holds in held if holds is not None)
 
 
-def compare(client: glintpy.Client, text: Text, settings: Settings, *, parts: int, dim: int) -> Compared:
+def compare(
+    client: glintpy.Client, text: Text, settings: Settings, updater: Updater, *, parts: int, dim: int
+) -> Compared:
     """Make the first steps of a training with scalars on the wire, and with vectors.
 
     Args:
         client: of the cluster; nobody else uses it meanwhile.
         text: of which the pairs are.
         settings: of the training.
+        updater: what servers do with gradients.
         parts: servers.
         dim: columns of a vector.
     """
@@ -78,15 +82,15 @@ def compare(client: glintpy.Client, text: Text, settings: Settings, *, parts: in
         )
     )
     num_pairs = sum(map(len, batches))
-    vectors = SlicedVectors.create(client, text.counts, parts=parts, dim=dim, seed=settings.seed)
+    vectors = SlicedVectors.create(client, text.counts, updater, parts=parts, dim=dim, seed=settings.seed)
+    # A cell's first value follows from its number, and both models number theirs alike.
+    whole = make_vectors(client, vectors.num_words, updater, parts=1, dim=dim, seed=settings.seed)
     shape = 2 * vectors.num_words, dim
-    whole = client.matrix(*shape, dtype="float32", partitioner="cyclic")
     try:
-        whole.push(None, vectors.slices.pull().result().reshape(shape)).result()
 
         def by_scalars(pairs: Pairs, seed: int) -> None:
             products = vectors.products(pairs, seed=seed, negatives=settings.negatives).result()
-            gradients = gradients_of(products, settings.rate)
+            gradients = gradients_of(products)
             vectors.adjust(pairs, gradients, seed=seed, negatives=settings.negatives)
 
         scalars = _counted(client, batches, by_scalars)
@@ -139,7 +143,7 @@ def _step(
     products = np.einsum("nd,nkd->nk", inputs, outputs)
     # A negative that is the pair's own output word is none.
     products[:, 1:][targets[:, 1:] == targets[:, :1]] = -np.inf
-    gradients = gradients_of(products, settings.rate)
+    gradients = gradients_of(products)
     changes = np.zeros_like(held)
     np.add.at(changes, of_inputs, np.einsum("nk,nkd->nd", gradients, outputs))
     np.add.at(

@@ -25,9 +25,6 @@ __all__ = ["REPORTS", "Report", "Settings", "train"]
 REPORTS = 10
 """Times that the loss is told."""
 
-RATE_SHARE_MIN = 1e-3
-"""Of the learning rate, at the end: word2vec's."""
-
 _LOOK_S = 0.1
 
 _LOSS, _PAIRS, _DONE = range(3)
@@ -42,7 +39,6 @@ class Settings:
         window: words on either side, at most.
         subsample: see ``pairs_of``.
         negatives: of each pair.
-        rate: the learning rate at the start; it falls evenly to almost nothing.
         num_epochs: how often each worker goes over its words.
         batch_pairs: pairs of one step.
         num_workers: processes.
@@ -50,10 +46,9 @@ class Settings:
     """
 
     window: int = 5
-    subsample: float = 1e-3
+    subsample: float = 1e-4
     negatives: int = 5
-    rate: float = 0.025
-    num_epochs: int = 5
+    num_epochs: int = 1
     batch_pairs: int = 1000
     num_workers: int = 2
     seed: int = 0
@@ -159,9 +154,8 @@ def _work(job: _Job) -> None:
                 "the vectors have no bounds any more; try a smaller --rate, or fewer --batch-pairs"
             )
         report += (loss, len(step.pairs), 0)
-        rate = job.settings.rate * max(RATE_SHARE_MIN, 1 - step.share)
         # Waited for by nobody: it counts exactly once, and what is asked next of these servers comes behind it.
-        job.vectors.adjust(step.pairs, gradients_of(products, rate), seed=step.seed, negatives=negatives)
+        job.vectors.adjust(step.pairs, gradients_of(products), seed=step.seed, negatives=negatives)
     job.vectors.slices.flush()  # raises what failed
     while number < REPORTS:
         number, report = _send(job.reports, number, report)

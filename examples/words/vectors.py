@@ -12,9 +12,11 @@ import glintpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glintpy.updaters import Updater
+
     from .text import Pairs
 
-__all__ = ["SlicedVectors", "gradients_of", "loss_of", "running_sums"]
+__all__ = ["SlicedVectors", "gradients_of", "loss_of", "make_vectors", "running_sums"]
 
 NEGATIVES_POWER = 0.75
 """word2vec's: between drawing words as often as they are, and all alike."""
@@ -40,28 +42,27 @@ class SlicedVectors:
 
     @classmethod
     def create(
-        cls, client: glintpy.Client, counts: NDArray[np.int64], *, parts: int, dim: int, seed: int
+        cls,
+        client: glintpy.Client,
+        counts: NDArray[np.int64],
+        updater: Updater,
+        *,
+        parts: int,
+        dim: int,
+        seed: int,
     ) -> SlicedVectors:
-        """Make vectors: inputs are random and short, outputs are 0.
+        """Make vectors, and the table of weights.
 
         Args:
             client: of the cluster.
             counts: (words,) of each word.
+            updater: what servers do with gradients.
             parts: servers of the cluster.
             dim: columns, a multiple of ``parts``.
             seed: of the values.
         """
-        num_words = len(counts)
-        slices = client.matrix(
-            2 * num_words * parts,
-            dim // parts,
-            dtype="float32",
-            partitioner="cyclic",
-            init=("uniform", -0.5 / dim, 0.5 / dim),
-            seed=seed,
-        )
-        table = client.vector(num_words * parts, dtype="float64", partitioner="cyclic")
-        slices.fill(0, rows=slice(num_words * parts, None)).result()
+        slices = make_vectors(client, len(counts), updater, parts=parts, dim=dim, seed=seed)
+        table = client.vector(len(counts) * parts, dtype="float64", partitioner="cyclic")
         table.push(None, np.repeat(running_sums(counts), parts)).result()
         return cls(slices, table, parts)
 
@@ -97,7 +98,7 @@ class SlicedVectors:
 
         Args:
             pairs: as in ``products``.
-            gradients: (n, 1 + negatives), how far each two vectors are drawn to each other.
+            gradients: (n, 1 + negatives), those of the loss by each product.
             seed: as in ``products``.
             negatives: as in ``products``.
         """
@@ -130,23 +131,47 @@ class SlicedVectors:
         self.table.destroy()
 
 
+def make_vectors(
+    client: glintpy.Client, num_words: int, updater: Updater, *, parts: int, dim: int, seed: int
+) -> glintpy.BigMatrix:
+    """Make a model of input and output vectors, each in so many rows: inputs are random and short, outputs are 0.
+
+    Args:
+        client: of the cluster.
+        num_words: words that have vectors.
+        updater: what servers do with gradients.
+        parts: rows of a vector.
+        dim: columns of a vector, a multiple of ``parts``.
+        seed: of the values.
+    """
+    vectors = client.matrix(
+        2 * num_words * parts,
+        dim // parts,
+        dtype="float32",
+        partitioner="cyclic",
+        init=("uniform", -0.5 / dim, 0.5 / dim),
+        seed=seed,
+        updater=updater,
+    )
+    vectors.fill(0, rows=slice(num_words * parts, None)).result()
+    return vectors
+
+
 def running_sums(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the running sums of the weights by which negatives are drawn."""
     return np.asarray(np.cumsum(counts.astype(np.float64) ** NEGATIVES_POWER))
 
 
-def gradients_of(products: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
-    """Return how far the vectors of each product are drawn to each other: the first ones closer, others apart.
+def gradients_of(products: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the gradients of the loss by the products: below 0 for pairs, above for negatives.
 
     Args:
         products: (n, 1 + negatives).
-        rate: the learning rate.
     """
     # tanh has no overflow, whatever the product; a negative that is none has -inf, and gets 0.
-    likely = 0.5 * (1 + np.tanh(0.5 * products))
-    gradients = -likely
-    gradients[:, 0] += 1
-    return np.asarray(rate * gradients, np.float32)
+    gradients = 0.5 * (1 + np.tanh(0.5 * products))
+    gradients[:, 0] -= 1
+    return np.asarray(gradients, np.float32)
 
 
 def loss_of(products: NDArray[np.float32]) -> float:

@@ -43,7 +43,7 @@ class Computing:
         )
 
     def push_of(self, message: Change) -> Push:
-        """Return the push that a change comes to: what the values become is assigned, and so it is logged.
+        """Return the push that a change comes to: mostly what the values become is assigned, and so it is logged.
 
         Raises:
             GlintError: no such function or model, or what doesn't fit.
@@ -64,7 +64,7 @@ class Computing:
             message.routing,
             message.part,
             wants_values=False,
-            assign=True,
+            assign=not function.pushes,
             array=0,
             round=0,
             rank=0,

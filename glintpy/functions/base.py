@@ -302,9 +302,11 @@ class Changing(Function, ABC):
 
     Attributes:
         by_cell: cells don't depend on the others of their row, so that very wide rows may come in pieces.
+        pushes: what it makes is pushed, so that the model's updater applies it; else it is stored.
     """
 
     by_cell: ClassVar[bool] = False
+    pushes: ClassVar[bool] = False
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""
@@ -321,7 +323,7 @@ class Changing(Function, ABC):
 
     @abstractmethod
     def change(self, values: Array, arrays: tuple[Array, ...]) -> Array:
-        """Return what some rows become.
+        """Return what some rows become, or what is pushed to them.
 
         numpy's warnings of overflows and the like are switched off.
 

@@ -223,14 +223,15 @@ class DotNegative(Pairs, Reading):
 
 @dataclass(frozen=True)
 class Adjust(Pairs, Changing):
-    """Adds to vectors what one number for each pair and for each negative says.
+    """Pushes to vectors what one number for each pair and for each negative says: its gradient by the product.
 
-    A pair's input vector gets the output vectors of its words, times these numbers; each of these output vectors gets
-    the input vector, times its number. All from what the vectors are before. A negative that is the pair's own output
-    word is none.
+    To a pair's input vector the output vectors of its words, times these numbers; to each of these output vectors the
+    input vector, times its number. All from what the vectors are before, summed up for each, and applied by the model's
+    updater: added, or taken for gradients. A negative that is the pair's own output word is none.
     """
 
     name: ClassVar[str] = "adjust"
+    pushes: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("inputs", "outputs", "gradients")
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -273,10 +274,10 @@ class Adjust(Pairs, Changing):
         old = values.astype(_computed_in(values.dtype), copy=False)
         of_inputs, of_targets = places[:num_pairs], places[num_pairs:]
         inputs, targets = old[of_inputs], old[of_targets].reshape(*gradients.shape, num_cols)
-        new = old.copy()
-        _add_rows(new, of_inputs, np.einsum("nk,nkd->nd", gradients, targets))
-        _add_rows(new, of_targets, gradients[:, :, np.newaxis] * inputs[:, np.newaxis])
-        return new.astype(values.dtype, copy=False)
+        sums = np.zeros_like(old)
+        _add_rows(sums, of_inputs, np.einsum("nk,nkd->nd", gradients, targets))
+        _add_rows(sums, of_targets, gradients[:, :, np.newaxis] * inputs[:, np.newaxis])
+        return sums.astype(values.dtype, copy=False)
 
 
 def drawn(sums: NDArray[Any], num: int, seed: int) -> NDArray[np.int64]:

@@ -88,7 +88,7 @@ def changed(
     arrays: tuple[Array, ...],
     other: tuple[Shard, Selection] | None = None,
 ) -> tuple[Selection, Array]:
-    """Return what a changing function changes, and what it makes of it; nothing is stored.
+    """Return what a changing function changes, and what is to be stored there or pushed to it; nothing is by now.
 
     Args:
         function: which.

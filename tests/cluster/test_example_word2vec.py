@@ -14,6 +14,7 @@ from examples.words.counting import compare
 from examples.words.text import Text, number_words, pairs_of, read_words
 from examples.words.training import Settings
 from glintpy import LocalCluster
+from glintpy.updaters import Adagrad
 from tests.cluster.example_runs import DATA, run
 
 GROUPS = "abcd"
@@ -87,12 +88,12 @@ def test_ten_times_fewer_bytes_travel_and_the_vectors_are_the_same() -> None:
     words = rng.choice(num_words, 30_000, p=shares / shares.sum()).astype(np.int32)
     text = Text(("",) * num_words, np.maximum(1, 1e6 * shares).astype(np.int64), words)
     with LocalCluster(2) as cluster, cluster.client() as client:
-        found = compare(client, text, Settings(rate=0.5), parts=2, dim=100)
+        found = compare(client, text, Settings(), Adagrad(learning_rate=0.05), parts=2, dim=100)
     assert found.num_pairs == 10_000
     assert found.vectors_bytes > 10 * found.scalars_bytes
     # 2 servers, twice two words of 2 bytes, and twice 6 numbers of 4 bytes; little else.
     assert 112 < found.scalars_bytes < 120
-    assert found.difference < 1e-5 * found.size
+    assert found.difference < 1e-3 * found.size
 
 
 @pytest.mark.soak
