@@ -11,7 +11,7 @@ import pytest
 from glintpy import Client, LocalCluster
 from glintpy.errors import ConfigError, DTypeError, GlintError, KeyRangeError, ModelError, ShapeError
 from glintpy.partitioning import CyclicPartitioner
-from tests.skipgram import Sliced, some_pairs, some_reference
+from tests.skipgram import Reference, Sliced, some_pairs, some_reference
 
 SERVERS = 3
 WORDS, DIM = 23, 12
@@ -214,3 +214,36 @@ def test_a_server_without_a_copy_of_the_table_is_told_of(client: Client) -> None
             vectors.call("dot_negative", [1], [1], other=table, seed=1).result()
         with pytest.raises(ConfigError, match=words):
             vectors.call("adjust", [1], [1], np.zeros((1, 6)), other=table, seed=1)
+
+
+def test_steps_of_a_model_in_rounds_are_made_at_the_tick(client: Client, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    with client.join("words", num_workers=1) as group:
+        vectors = client.matrix(
+            *(2 * 4 * SERVERS, 2),
+            partitioner="cyclic",
+            init=("normal", 0.0, 1.0),
+            consistency="bsp",
+            group=group,
+        )
+        table = client.vector(4 * SERVERS, dtype="float64", partitioner="cyclic")
+        table.push(None, np.repeat(np.arange(1.0, 5.0), SERVERS))
+        before = vectors.pull().result()
+        both = before.reshape(8, -1)
+        reference = Reference(both[:4], both[4:], np.ones(4))
+        # Both are made of what the vectors are before the round.
+        started = reference.inputs.copy(), reference.outputs.copy()
+        changes = [np.zeros((4, 2 * SERVERS)), np.zeros((4, 2 * SERVERS))]
+        for step in range(2):
+            gradients = random.normal(size=(3, 6))
+            vectors.call("adjust", [0, 1, 1], [1, 2, 3], gradients, other=table, seed=step).result()
+            reference.inputs, reference.outputs = (values.copy() for values in started)
+            reference.adjust([0, 1, 1], [1, 2, 3], gradients, seed=step, negatives=5)
+            changes[0] += reference.inputs - started[0]
+            changes[1] += reference.outputs - started[1]
+        np.testing.assert_array_equal(vectors.pull().result(), before)
+        group.tick()
+        found = vectors.pull().result().reshape(8, -1)
+        np.testing.assert_allclose(found - both, np.concatenate(changes), rtol=1e-9, atol=1e-9)
+        vectors.destroy()
+        table.destroy()
