@@ -179,7 +179,6 @@ class Pairs(Choosing):
         return inputs, targets, void
 
 
-@dataclass(frozen=True)
 class DotNegative(Pairs, Reading):
     """The products of each pair's input vector with its output vector and with those of its negatives.
 
@@ -221,7 +220,6 @@ class DotNegative(Pairs, Reading):
         return found
 
 
-@dataclass(frozen=True)
 class Adjust(Pairs, Changing):
     """Pushes to vectors what one number for each pair and for each negative says: its gradient by the product.
 
