@@ -103,8 +103,8 @@ def _with_array(place: int, descriptor: object, frame: bytes | None = None) -> C
 WRONG: dict[str, tuple[Callable[[Message4], Message4], str]] = {
     "unknown kind": (lambda good: (good[0], 99, good[2], good[3]), "unknown kind 99"),
     "negative kind": (lambda good: (good[0], -1, good[2], good[3]), "unknown kind -1"),
-    "a field too few": (lambda good: (good[0][:-1], *good[1:]), "11 fields and 3 arrays"),
-    "a field too many": (lambda good: ([*good[0], 0], *good[1:]), "11 fields and 3 arrays"),
+    "a field too few": (lambda good: (good[0][:-1], *good[1:]), "13 fields and 3 arrays"),
+    "a field too many": (lambda good: ([*good[0], 0], *good[1:]), "13 fields and 3 arrays"),
     "an array too few": (lambda good: (*good[:2], good[2][:-1], good[3]), "3 arrays"),
     "an array too many": (lambda good: (*good[:2], [*good[2], None], good[3]), "3 arrays"),
     "a frame too few": (lambda good: (*good[:3], good[3][:-1]), "lacks the frame of values"),
