@@ -198,6 +198,10 @@ FOR_SERVERS = {
     "ReadCut",
     "EndCut",
     "ServerStatus",
+    "PushKeys",
+    "PullKeys",
+    "CountKeys",
+    "ScanKeys",
 }
 OTHERS = {name: kind for kind in message_types().values() if (name := kind.__name__) not in FOR_SERVERS}
 
