@@ -14,14 +14,13 @@ import numpy as np
 
 from glintpy.errors import ConfigError, ShapeError
 from glintpy.protocol.rounds import STEP, Turn
-from glintpy.protocol.selection import axis_indices
+from glintpy.protocol.selection import Selection, axis_indices, is_slices, slices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from glintpy.protocol.selection import Selection
     from glintpy.storage.kernels import Kernels
 
 SOMEBODY = 1 << 63
@@ -66,7 +65,7 @@ class Gathering:
             raise ShapeError(
                 "a push to a round with a tag is of whole rows, since the round ends for whole rows"
             )
-        rows = axis_indices(selection.rows)
+        rows = _places(selection)
         pushers, tags = self._pushers[rows], self._tags[rows]
         is_other = (pushers != 0) & (tags != turn.tag)
         if is_other.any():
@@ -91,10 +90,14 @@ class Gathering:
         """
         if not turn.tag or not live:
             return np.empty(0, np.int64)
-        rows = axis_indices(selection.rows)
+        rows = _places(selection)
         needed = np.uint64(live & ~(1 << turn.rank))
         is_last = (self._pushers[rows] & needed) == needed
-        found: NDArray[np.int64] = rows[is_last].astype(np.int64, copy=False)
+        found: NDArray[np.int64]
+        if isinstance(rows, slice):
+            found = np.flatnonzero(is_last) + rows.start
+            return found
+        found = rows[is_last].astype(np.int64, copy=False)
         return found if (found[1:] > found[:-1]).all() else np.unique(found)
 
     def add(self, selection: Selection, deltas: NDArray[Any], kernels: Kernels, turn: Turn = STEP) -> None:
@@ -106,14 +109,14 @@ class Gathering:
             kernels: of the values.
             turn: whose push it is.
         """
-        rows = axis_indices(selection.rows)
+        rows = _places(selection)
         kernels.scatter(self._sums, selection, deltas)
         self._pushers[rows] |= np.uint64(1 << turn.rank if turn.tag else SOMEBODY)
         self._tags[rows] = turn.tag
 
     def is_open(self, selection: Selection, turn: Turn) -> bool:
         """Whether some of these rows wait for others in a round to which this worker has pushed."""
-        rows = axis_indices(selection.rows)
+        rows = _places(selection)
         mine = (self._pushers[rows] & np.uint64(1 << turn.rank)) != 0
         return bool((mine & (self._tags[rows] == turn.tag)).any())
 
@@ -136,15 +139,34 @@ class Gathering:
                 piece = rows[position : position + num_rows]
                 yield int(piece[0]), int(piece[-1]) + 1
 
-    def sums_of(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a copy of what was pushed to some rows."""
-        return self._sums[rows]
+    def sums_of(self, selection: Selection) -> NDArray[Any]:
+        """Return what was pushed to some rows, until they are cleared."""
+        return self._sums[_places(selection)]
 
-    def clear(self, rows: NDArray[np.int64]) -> None:
+    def clear(self, selection: Selection) -> None:
         """Begin the next round of some rows."""
+        rows = _places(selection)
         self._sums[rows] = 0
         self._pushers[rows] = 0
         self._tags[rows] = 0
+
+
+def together(rows: NDArray[np.int64]) -> Selection:
+    """Return the selection of some rows, as a slice if none between them is missing.
+
+    Args:
+        rows: rising, at least one.
+    """
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    return Selection(slices_of((first, stop, 1)) if stop - first == len(rows) else rows)
+
+
+def _places(selection: Selection) -> slice | NDArray[Any]:
+    """Return where rows lie: a slice, which is several times faster, if they lie side by side."""
+    rows = selection.rows
+    if is_slices(rows) and len(rows) == 1 and rows[0, 2] == 1:
+        return slice(int(rows[0, 0]), int(rows[0, 1]))
+    return axis_indices(rows)
 
 
 def _named(tag: int) -> str:

@@ -21,7 +21,7 @@ from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
 from glintpy.storage.arrays import arrays_of, kept_arrays
 from glintpy.storage.cut import Moment
-from glintpy.storage.gathering import Ending, Gathering
+from glintpy.storage.gathering import Ending, Gathering, together
 from glintpy.storage.updating import Updating
 from glintpy.updaters import Add, Updater, named
 
@@ -320,10 +320,11 @@ class Shard:
         rows = np.empty(0, np.int64) if gathering is None else gathering.ending(first, stop, ending)
         if gathering is None or not rows.size:
             return
+        selection = together(rows)
         if self.undo is not None:
             self.undo.begin(NOBODY, 0)
-        self._remember(Selection(rows), (rows.size, *self.spec.row_shape), range(len(self.arrays)))
-        self._apply_gathered(gathering, rows)
+        self._remember(selection, (rows.size, *self.spec.row_shape), range(len(self.arrays)))
+        self._apply_gathered(gathering, selection)
         if self.undo is not None:
             self.undo.clear()
 
@@ -341,18 +342,18 @@ class Shard:
         gathering.add(selection, deltas, self.kernels, turn)
         failpoints.hit("push.half_applied")
         if closing.size:
-            self._apply_gathered(gathering, closing)
+            self._apply_gathered(gathering, together(closing))
         failpoints.hit("push.applied")
         return range(int(closing[0]), int(closing[-1]) + 1) if closing.size else range(0)
 
-    def _apply_gathered(self, gathering: Gathering, rows: NDArray[np.int64]) -> None:
-        selection, sums = Selection(rows), gathering.sums_of(rows)
+    def _apply_gathered(self, gathering: Gathering, selection: Selection) -> None:
+        sums = gathering.sums_of(selection)
         if self._updating is None:
             self.kernels.scatter(self.values, selection, sums)
         else:
             self._updating.apply(selection, sums)
         failpoints.hit("round.half_applied")
-        gathering.clear(rows)
+        gathering.clear(selection)
         failpoints.hit("round.applied")
 
     def _remember(self, selection: Selection, shape: tuple[int, ...], changes: range) -> None:
