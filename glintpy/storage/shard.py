@@ -16,11 +16,12 @@ import numpy as np
 from glintpy import config, failpoints
 from glintpy.errors import ConfigError, DTypeError, ModelError, RemoteProtocolError, ShapeError
 from glintpy.protocol.rounds import STEP, Turn
-from glintpy.protocol.selection import Selection, axis_indices
+from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import numbers_text
 from glintpy.storage import kernels
 from glintpy.storage.arrays import arrays_of, kept_arrays
 from glintpy.storage.cut import Moment
+from glintpy.storage.deltas import check_finite, halves_of
 from glintpy.storage.gathering import Ending, Gathering, together
 from glintpy.storage.updating import Updating
 from glintpy.updaters import Add, Updater, named
@@ -391,7 +392,7 @@ class Shard:
 
     def _change_in_halves(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
         """Apply a push with a place in its middle where a drill may strike."""
-        first, second = _halves(selection, deltas)
+        first, second = halves_of(selection, deltas)
         self._change(*first, assign_to=assign_to)
         failpoints.hit("push.half_applied")
         self._change(*second, assign_to=assign_to)
@@ -470,32 +471,3 @@ class Shard:
         """
         if self.cuts.pop(cut_id, None) is None:
             raise ModelError(f"model {self.spec.name!r} has no cut {cut_id}; it has {sorted(self.cuts)}")
-
-
-def check_finite(deltas: NDArray[Any], name: str) -> None:
-    """Refuse NaN and infinities.
-
-    Args:
-        deltas: what is pushed.
-        name: of the model.
-
-    Raises:
-        DTypeError: with the first one and its position.
-    """
-    finite = np.isfinite(deltas)
-    if finite.all():
-        return
-    position = tuple(int(axis[0]) for axis in np.nonzero(~finite))
-    raise DTypeError(
-        f"value {deltas[position]} at position {position} is not finite, and model {name!r} was made with "
-        "finite=True"
-    )
-
-
-def _halves(selection: Selection, deltas: NDArray[Any]) -> Iterator[tuple[Selection, NDArray[Any]]]:
-    rows = axis_indices(selection.rows)
-    cols = None if selection.cols is None else axis_indices(selection.cols)
-    middle = len(rows) // 2
-    for part in (slice(None, middle), slice(middle, None)):
-        part_cols = cols[part] if selection.paired and cols is not None else cols
-        yield Selection(rows[part], part_cols, selection.paired), deltas[part]

@@ -20,9 +20,10 @@ from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
 from glintpy.storage import initialise
 from glintpy.storage.arrays import slot_inits
+from glintpy.storage.deltas import check_finite
 from glintpy.storage.heap import next_rows
 from glintpy.storage.index import Index
-from glintpy.storage.shard import Shard, check_finite
+from glintpy.storage.shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
