@@ -8,13 +8,15 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glintpy.cli import options
+from glintpy.cli import far, options
 from glintpy.cli.configfile import add_command
 from glintpy.cli.output import Failed, log_to_stderr
 from glintpy.cli.reach import can_listen
@@ -23,7 +25,10 @@ from glintpy.process import foreground
 from glintpy.process.orders import ServerOptions
 
 if TYPE_CHECKING:
-    from glintpy.cluster.workers import Stream, Task
+    from glintpy.cluster import LocalCluster
+    from glintpy.cluster.far import Far
+    from glintpy.cluster.fates import Fates
+    from glintpy.cluster.workers import Crew, Stream, Task
 
 logger = logging.getLogger("glintpy.cli")
 
@@ -128,6 +133,11 @@ def _launch(
     port: Port = 0,
     on_worker_lost: OnWorkerLost = Loss.END,
     attempts: Attempts = 1,
+    launcher: far.By = far.Launcher.LOCAL,
+    hosts: far.Hosts = None,
+    host: far.Host = None,
+    insecure: options.Insecure = False,
+    python: far.Python = None,
     data_dir: options.DataDir = None,
     durability: options.Durability = options.DurabilityLevel.PROCESS,
     memory_limit: options.MemoryLimit = None,
@@ -145,38 +155,29 @@ def _launch(
     log_to_stderr(log_level)
     signals = foreground.Signals(interrupts=True)
     signals.install()
+    ends_all = on_worker_lost is Loss.END
+    plan = _Plan(
+        num_servers=workers if servers is None else servers,
+        master=master,
+        port=port,
+        host=host,
+        insecure=insecure,
+        data_dir=data_dir,
+        durability=durability.value,
+        memory_limit=memory_limit,
+        allow=allow,
+        log_level=log_level.value,
+        away=far.far_of(launcher, hosts, python, ends_all=ends_all),
+    )
+    from glintpy.cluster.fates import Fates  # noqa: PLC0415 - loads numpy
+
     asked: list[str] = []
-
-    @contextlib.contextmanager
-    def cluster() -> Iterator[str]:
-        if master is not None:
-            yield master
-            return
-        if port and not can_listen("127.0.0.1", port):
-            raise Failed(
-                f"can't listen at tcp://127.0.0.1:{port}: the port is taken; --port 0 takes any free one"
-            )
-        from glintpy.cluster import LocalCluster  # noqa: PLC0415 - loads numpy and ZeroMQ
-
-        started = LocalCluster(
-            workers if servers is None else servers,
-            data_dir=data_dir,
-            durability=durability.value,
-            memory_limit=memory_limit,
-            supervise=True,
-            allow=paths_of(allow),
-            server_options=ServerOptions(watchdog_s=10.0),
-            port=port,
-            log_level=log_level.value,
-        )
-        with started:
-            yield started.address
-
     code = 0
     try:
-        with cluster() as address:
-            tasks = _tasks(command, address, workers, servers, on_worker_lost)
-            code = _run(tasks, signals, ends_all=on_worker_lost is Loss.END, attempts=attempts, asked=asked)
+        with _cluster(plan, lambda: signals.ask_to_stop(ENDED)) as (address, others):
+            tasks = _tasks(command, address, workers, plan=plan, on_worker_lost=on_worker_lost)
+            fates = Fates(len(tasks), ends_all=ends_all, attempts=attempts)
+            code = _run(tasks, fates, signals, asked, others)
     except foreground.StoppedEarly:
         asked.append("")
     if asked:
@@ -184,38 +185,114 @@ def _launch(
     raise typer.Exit(code)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the options say about the cluster."""
+
+    num_servers: int
+    master: str | None
+    port: int
+    host: str | None
+    insecure: bool
+    data_dir: Path | None
+    durability: Any
+    memory_limit: int | None
+    allow: str
+    log_level: str
+    away: Far | None
+
+
+@contextlib.contextmanager
+def _cluster(plan: _Plan, wake: Callable[[], None]) -> Iterator[tuple[str, Crew | None]]:
+    """Run the cluster that the options ask for; yield its address, and servers that nobody else looks after."""
+    if plan.master is not None:
+        yield plan.master, None
+    elif plan.away is not None:
+        arguments = ["--durability", plan.durability, "--log-level", plan.log_level]
+        arguments += ["--memory-limit", str(plan.memory_limit)] if plan.memory_limit is not None else []
+        arguments += ["--allow", plan.allow] if plan.allow else []
+        with far.far_cluster(
+            plan.away,
+            host=plan.host,
+            port=plan.port,
+            insecure=plan.insecure,
+            num_servers=plan.num_servers,
+            arguments=arguments,
+            show=_Shown(),
+            wake=wake,
+        ) as started:
+            yield started
+    else:
+        with _local_cluster(plan) as cluster:
+            yield cluster.address, None
+
+
+def _local_cluster(plan: _Plan) -> LocalCluster:
+    if plan.port and not can_listen("127.0.0.1", plan.port):
+        raise Failed(
+            f"can't listen at tcp://127.0.0.1:{plan.port}: the port is taken; --port 0 takes any free one"
+        )
+    from glintpy.cluster import LocalCluster  # noqa: PLC0415 - loads numpy and ZeroMQ
+
+    return LocalCluster(
+        plan.num_servers,
+        data_dir=plan.data_dir,
+        durability=plan.durability,
+        memory_limit=plan.memory_limit,
+        supervise=True,
+        allow=paths_of(plan.allow),
+        server_options=ServerOptions(watchdog_s=10.0),
+        port=plan.port,
+        log_level=plan.log_level,
+    )
+
+
 def _tasks(
-    command: list[str], address: str, workers: int, servers: int | None, on_worker_lost: Loss
+    command: list[str],
+    address: str,
+    workers: int,
+    *,
+    plan: _Plan,
+    on_worker_lost: Loss,
 ) -> list[Task]:
     from glintpy.cluster.workers import Task  # noqa: PLC0415 - loads numpy
     from glintpy.kvstore.environment import Job  # noqa: PLC0415 - loads numpy
 
     name = f"job-{uuid.uuid4().hex[:12]}"
-    return [
-        Task(
-            f"worker {rank}",
-            command,
-            Job(
-                address,
-                name,
-                rank=rank,
-                num_workers=workers,
-                num_servers=workers if servers is None else servers,
-                on_worker_lost="shrink" if on_worker_lost is Loss.SHRINK else "raise",
-            ).to_environment(),
-        )
+    told = [
+        Job(
+            address,
+            name,
+            rank=rank,
+            num_workers=workers,
+            num_servers=plan.num_servers,
+            on_worker_lost="shrink" if on_worker_lost is Loss.SHRINK else "raise",
+        ).to_environment()
         for rank in range(workers)
     ]
+    if plan.away is not None:
+        return plan.away.workers(command, workers, told)
+    return [Task(f"worker {rank}", command, told[rank]) for rank in range(workers)]
 
 
 def _run(
-    tasks: list[Task], signals: foreground.Signals, *, ends_all: bool, attempts: int, asked: list[str]
+    tasks: list[Task],
+    fates: Fates,
+    signals: foreground.Signals,
+    asked: list[str],
+    others: Crew | None,
 ) -> int:
-    """Run workers to the end of their job, and return its exit code; a signal that ends it early is noted."""
-    from glintpy.cluster.fates import Fates  # noqa: PLC0415 - beside the workers
+    """Run workers to the end of their job, and return its exit code.
+
+    Args:
+        tasks: of the workers.
+        fates: what the end of one means.
+        signals: to this process.
+        asked: a signal that ends the job early is noted here.
+        others: servers without which the job can't go on; None: somebody else looks after them.
+    """
     from glintpy.cluster.workers import Crew  # noqa: PLC0415 - loads numpy
 
-    fates = Fates(len(tasks), ends_all=ends_all, attempts=attempts)
     crew = Crew(tasks, fates, show=_Shown(), wake=lambda: signals.ask_to_stop(ENDED))
     try:
         crew.start()
@@ -228,6 +305,10 @@ def _run(
                 crew.stop(signal.Signals[reason])
                 break
             crew.settle()
+            if others is not None:
+                others.settle()
+                if others.is_over and not crew.is_over:
+                    raise Failed("a server has ended, and the job with it")
     finally:
         crew.stop()
     return fates.exit_code

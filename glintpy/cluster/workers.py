@@ -43,11 +43,13 @@ class Task:
         label: who it is, for people.
         command: it, and its arguments.
         environment: variables that it has besides this process's own.
+        holds_input: it ends by itself when its standard input is closed, as ssh does, and needs no leash.
     """
 
     label: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    holds_input: bool = False
 
 
 class Crew:
@@ -143,7 +145,7 @@ class _Running:
         # What a program prints into a pipe is held back by the block otherwise.
         environment.setdefault("PYTHONUNBUFFERED", "1")
         self._process = subprocess.Popen(  # noqa: S603 - what the user asked for, without a shell
-            leashed(task.command),
+            list(task.command) if task.holds_input else leashed(task.command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
