@@ -11,7 +11,7 @@ def test_a_dozen_kills_lose_and_double_nothing(seed: int) -> None:
     trial = run(num_kills=12, seed=seed)
     assert not trial.wrong, f"seed {seed}: {trial}"
     assert trial.num_kills >= 12
-    assert trial.num_pushes > 100
+    assert trial.num_pushes >= 12
 
 
 @pytest.mark.soak

@@ -96,7 +96,7 @@ def test_who_waits_too_long_is_told_for_whom(served: Served, clients: list[glint
 def test_mistakes_are_told_before_anything_is_made(served: Served, clients: list[glintpy.Client]) -> None:
     group = clients[0].join("job")
     for consistency in ("ssp", "ssp(-1)", "ssp(1.5)", "sync", None, 2):
-        with pytest.raises(ConfigError, match=r'"async" or "ssp\(k\)"'):
+        with pytest.raises(ConfigError, match=r'"async", "bsp", or "ssp\(k\)"'):
             clients[0].vector(5, name="never", consistency=consistency, group=group)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match=r"group=client.join"):
         clients[0].vector(5, name="never", consistency="ssp(1)")
