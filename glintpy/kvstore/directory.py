@@ -102,6 +102,7 @@ class Directory:
         in_rounds: whether models have rows of several cells throughout, since each takes part in rounds of its own.
         places: by key, in the order of their first initialisation.
         versions: how often each key was initialised, ended ones too.
+        ended: of each key that was ever deleted, how often it had been initialised when it was last.
         models: by number.
         num_models: numbers that were given out.
         optimizer: the last entry of an optimiser; None: there was none.
@@ -113,6 +114,7 @@ class Directory:
     in_rounds: bool = False
     places: dict[Key, Place] = field(default_factory=dict)
     versions: dict[Key, int] = field(default_factory=dict)
+    ended: dict[Key, int] = field(default_factory=dict)
     models: dict[int, Held] = field(default_factory=dict)
     num_models: int = 0
     optimizer: Entry | None = None
@@ -138,6 +140,15 @@ class Directory:
             raise ConfigError(f"the store's directory has an entry of another version: {entry!r:.200}")
         follow(entry)
 
+    def left_of(self, keys: list[Key], num_inits: Mapping[Key, int]) -> list[Key]:
+        """Return the keys that nobody has deleted since a worker initialised them.
+
+        Args:
+            keys: some keys.
+            num_inits: how often the worker initialised each.
+        """
+        return [key for key in keys if not 0 < num_inits.get(key, 0) <= self.ended.get(key, 0)]
+
     def _follow_keys(self, entry: Entry) -> None:
         for key, model, offset, shape, dtype in entry["keys"]:
             self._put(key, model, offset, Spec(tuple(shape), DTYPES[dtype]))
@@ -156,6 +167,7 @@ class Directory:
     def _follow_deleted(self, entry: Entry) -> None:
         for key in entry["keys"]:
             self._leave(key, self.places.pop(key))
+            self.ended[key] = self.versions[key]
 
     def _follow_optimizer(self, entry: Entry) -> None:
         self.optimizer = entry

@@ -262,8 +262,15 @@ class DistKVStore(KVStore):
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
             self._check()
-            self._pulled(keys)  # what is under way ends first
+            keys = self._directory.left_of(keys, self._num_inits)
+            self._specs(keys)
             before = {key: self._directory.places[key].version for key in keys}
+            try:
+                self._pulled(keys)  # what is under way ends first
+            except (ModelNotFound, KeyError):
+                self._leading.follow()
+                if self._directory.left_of(keys, self._num_inits):
+                    raise
 
             def is_there(key: Key) -> bool:
                 place = self._directory.places.get(key)

@@ -239,6 +239,7 @@ class LocalKVStore(KVStore):
 
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
+            self._specs(keys)
             for key in keys:
                 self._held.pop(key, None)
 

@@ -206,7 +206,6 @@ class KVStore(KVStoreBase):
             ModelNotFound: there is no such key.
         """
         keys, _ = forms.keys_of(key)
-        self._specs(keys)
         self._delete(keys)
         if self._compressor is not None:
             self._compressor.forget(keys)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import glintpy
+from glintpy import ModelNotFound
 from glintpy.kvstore import KVStore, create
 from tests.kvstore.conftest import PATIENCE_S, RunWorkers
 
@@ -80,6 +81,23 @@ def test_keys_are_deleted_and_made_anew_by_all(run_workers: RunWorkers) -> None:
         return found
 
     assert run_workers(work) == [[4, 9, 10**10]] * 2
+
+
+def test_a_worker_that_deletes_last_finds_it_done(run_workers: RunWorkers) -> None:
+    def work(kv: KVStore) -> Any:
+        for size in (2, 3):
+            kv.init("w", np.full(size, float(size)))
+            kv.barrier()
+            if kv.rank == 0:
+                kv.delete("w")
+            kv.barrier()  # the other one hears of it here
+            if kv.rank == 1:
+                kv.delete("w")
+        with pytest.raises(ModelNotFound):
+            kv.delete("never")
+        return kv.keys()
+
+    assert run_workers(work) == [[], []]
 
 
 def test_states_are_loaded_by_all(run_workers: RunWorkers, tmp_path: Any) -> None:
