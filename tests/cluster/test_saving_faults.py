@@ -303,7 +303,13 @@ class Trials:
         if victim == "client":
             self._kill_saver(place, number)
             found = saved_versions(self.url)
-            assert found[0] == found[1] >= old[0], (place, number, found, old)
+            # Of a push over two servers, whose client is killed in it, one may have its part and the other not.
+            assert all(now >= before for now, before in zip(found, old, strict=True)), (
+                place,
+                number,
+                found,
+                old,
+            )
             if place:
                 is_new = place == "checkpoint.after_manifest"
                 assert found == [versions + is_new for versions in old], (place, number)

@@ -132,12 +132,13 @@ def test_garbage_harms_nobody_and_leaves_nothing(
 @pytest.mark.soak
 def test_silent_strangers_are_sent_away(door: tuple[int, str], client: glintpy.Client) -> None:
     pid, address = door
-    num_open = num_descriptors(pid)
-    with many(connected(address) for _ in range(200)) as strangers, served_throughout(client) as vector:
-        until(lambda: num_descriptors(pid) >= num_open + 200, "all are in")
-        vector.push(None, 1).result()
-        until(lambda: all(map(is_cut, strangers)), "all are out")
-    until(lambda: num_descriptors(pid) <= num_open, "nothing is left of them")
+    with served_throughout(client) as vector:
+        num_open = num_descriptors(pid)  # with this client's own
+        with many(connected(address) for _ in range(200)) as strangers:
+            until(lambda: num_descriptors(pid) >= num_open + 200, "all are in")
+            vector.push(None, 1).result()
+            until(lambda: all(map(is_cut, strangers)), "all are out")
+        until(lambda: num_descriptors(pid) <= num_open, "nothing is left of them")
 
 
 @contextmanager
