@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import BigMatrix, BigVector, Client, Future, Group, ModelNotFound, gather
+from glintpy import BigMatrix, BigVector, Client, Future, Group, ModelExists, ModelNotFound, gather
 from glintpy.kvstore.directory import Directory, Entry, Making, Place, model_entry
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse
 from glintpy.kvstore.spans import Batch, batches_of, joined
@@ -80,13 +80,19 @@ class Models:
             if making.kind == "page" and not making.is_full:
                 # One that fills by and by lies in many small ranges, so that few keys use all servers already.
                 options["partitions_per_server"] = max(1, making.size // (num_servers * CHUNK_CELLS))
-            rows = making.size if making.kind == "matrix" else making.size // (making.cols or 1)
-            self.handles[making.number] = (
-                self._client.matrix(rows, making.cols, **options)
-                if making.cols
-                else self._client.vector(rows, **options)
-            )
+            try:
+                self.handles[making.number] = self._made(making, options)
+            except ModelExists:
+                # Nobody has heard of it: who made it failed, or died, before it was written down.
+                self._client.destroy(options["name"])
+                self.handles[making.number] = self._made(making, options)
         return [model_entry(making) for making in makings]
+
+    def _made(self, making: Making, options: dict[str, Any]) -> BigVector | BigMatrix:
+        rows = making.size if making.kind == "matrix" else making.size // (making.cols or 1)
+        if making.cols:
+            return self._client.matrix(rows, making.cols, **options)
+        return self._client.vector(rows, **options)
 
     def load(self, url: str, number: int, updater: Updater) -> None:
         """Make a model of one that was saved.
@@ -94,8 +100,11 @@ class Models:
         Raises:
             CheckpointError: it can't be read.
         """
+        name = self.name_of(number)
+        if name in self._client.models():
+            self._client.destroy(name)  # as in ``make``
         self.handles[number] = self._client.load(
-            url, name=self.name_of(number), updater=updater, progress=False, **self._rounds
+            url, name=name, updater=updater, progress=False, **self._rounds
         )
 
     def put(self, places: dict[Key, Place], values: dict[Key, Array]) -> None:
