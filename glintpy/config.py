@@ -66,6 +66,10 @@ SLICES_MAX = 4 * KIB
 PARTITIONS_MAX = 64 * KIB
 """Partitions of one model: its routing stays a small document."""
 
+TABLE_PARTITIONS = 1024
+"""Partitions of a table: many times as many as servers, so that each has about as many keys, and so few that the
+routing stays a small document."""
+
 MODEL_NAME_MAX = 128
 """Characters of a model's name; it may stand in file names and in every log line."""
 

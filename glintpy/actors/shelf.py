@@ -214,7 +214,7 @@ class Shelf:
         if is_random and fills_values:
             slice_cells //= 20  # random values cost about so much more than a constant
         slice_rows = max(1, slice_cells // max(1, spec.num_cols or 1))
-        for first in range(0, num_rows, slice_rows):
+        for first in range(0, 0 if spec.keys else num_rows, slice_rows):
             stop = min(num_rows, first + slice_rows)
             if fills_values:
                 initialise.fill(shard.values, spec=spec, extents=extents, first=first, stop=stop)
@@ -259,7 +259,8 @@ class Shelf:
             "model_id": model_id,
             "spec": spec.to_content(),
             "routing": routing,
-            "num_rows": num_rows,
+            "num_rows": 0 if spec.keys else num_rows,
+            "rows_max": num_rows,
             "durability": level,
         }
         store = self._places.new(description, level)

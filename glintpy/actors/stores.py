@@ -19,7 +19,7 @@ from glintpy.storage.initialise import check_init
 from glintpy.storage.numbers import NUMBERS, NUMBERS_BYTES, Numbers
 from glintpy.storage.segment import MemorySegment, Segment, Store
 from glintpy.storage.shard import Shard
-from glintpy.storage.table import TableShard
+from glintpy.storage.table import ROWS_MAX, TableShard
 from glintpy.storage.table_segment import MemoryTable, TableSegment
 from glintpy.storage.undo import Undo
 from glintpy.updaters import Updater, named
@@ -149,7 +149,10 @@ class Stores:
         model_id, routing = int(description["model_id"]), int(description["routing"])
         if spec.keys:
             assert isinstance(store, TableSegment | MemoryTable), "it is a table's"
-            shard: Shard = TableShard(model_id, spec, routing, store.heap, updater=updater, undo=undo)
+            rows_max = int(description["rows_max"]) if spec.num_rows else ROWS_MAX
+            shard: Shard = TableShard(
+                model_id, spec, routing, store.heap, updater=updater, undo=undo, rows_max=rows_max
+            )
         else:
             num_rows = int(description["num_rows"])
             values, *slots = (

@@ -117,7 +117,7 @@ def make_table(
             exist_ok,
             fill is None,
             wire.document(spec.to_content()),
-            np.zeros(NUM_PARTITIONS, np.int64),
+            spec.num_rows // NUM_PARTITIONS + (np.arange(NUM_PARTITIONS) < spec.num_rows % NUM_PARTITIONS),
             np.empty((0, 2), np.int64),
         )
 

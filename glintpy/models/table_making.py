@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from glintpy.errors import ConfigError
@@ -11,6 +12,7 @@ from glintpy.models.indexing import size_of
 from glintpy.models.making import make_table, with_updater
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import Init, ModelSpec
+from glintpy.storage.arrays import LINK_BYTES, arrays_of
 
 if TYPE_CHECKING:
     from glintpy import config
@@ -39,6 +41,7 @@ class MakesTables:
         init: Init = 0,
         seed: int = 0,
         updater: str | Updater = "add",
+        max_bytes: int | None = None,
         finite: bool = False,
         durability: config.Durability | None = None,
         consistency: str = "async",
@@ -55,6 +58,8 @@ class MakesTables:
             init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
             seed: of random values: a key's row begins the same whenever and wherever it is made.
             updater: how pushes are applied, as of ``matrix``.
+            max_bytes: what rows, slots, keys and index may take on all servers together: a server that has its share is
+                as one without room for new rows; None: what the servers have.
             finite: refuse NaN and infinities.
             durability: what an acknowledged push survives, as of ``matrix``.
             consistency: of this handle's pulls, as of ``matrix``.
@@ -66,7 +71,8 @@ class MakesTables:
         Raises:
             ShapeError: no column, or rows that are too long.
             DTypeError: another dtype, initial values that it can't hold, or one that the updater can't work with.
-            ConfigError: an unknown key_dtype, updater, init or durability; a level that a server doesn't offer.
+            ConfigError: a max_bytes of fewer than 1,024 keys; an unknown key_dtype, updater, init or durability; a
+                level that a server doesn't offer.
             ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
             NotEnoughServers: there is no server.
             NotEnoughMemory: there is no room for even a few rows.
@@ -91,5 +97,20 @@ class MakesTables:
             ),
             updater,
         )
+        spec = replace(spec, num_rows=_keys_in(max_bytes, spec, updater))
         made = make_table(self._tie, spec, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
+
+
+def _keys_in(max_bytes: int | None, spec: ModelSpec, updater: Updater) -> int:
+    """Return how many keys fit into so many bytes; 0: any number.
+
+    Raises:
+        ConfigError: none, or no number.
+    """
+    if max_bytes is None:
+        return 0
+    key_bytes = LINK_BYTES + sum(array.row_bytes for array in arrays_of(spec, updater))
+    if type(max_bytes) is not int or max_bytes < key_bytes:
+        raise ConfigError(f"max_bytes is a number of bytes, {key_bytes} for each key, not {max_bytes!r:.80}")
+    return max_bytes // key_bytes

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glintpy import config
 from glintpy.errors import ConfigError, ShapeError
 from glintpy.partitioning.layout import Share
 
-NUM_PARTITIONS = 1024
-"""Of every table: many times as many as servers, so that each has about as many keys, and so few that the routing stays
-a small document."""
+NUM_PARTITIONS = config.TABLE_PARTITIONS
 
 _SHIFT = np.uint64(64 - 10)
 

@@ -49,8 +49,8 @@ class ModelSpec:
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
         group: the workers whose rounds it follows: pushes are gathered until all have finished a step; empty: pushes
             are applied as they come.
-        keys: of a table, whose keys nobody declared: what they are, see ``KEY_DTYPES``; then ``num_rows`` is 0. Empty:
-            a matrix or vector.
+        keys: of a table, whose keys nobody declared: what they are, see ``KEY_DTYPES``; then ``num_rows`` is how many
+            there may be, 0 any number. Empty: a matrix or vector.
     """
 
     name: str
@@ -116,10 +116,14 @@ class ModelSpec:
             )
         # What an updater keeps of float16 is twice as wide.
         widest = self.row_bytes * (2 if self.dtype == "float16" else 1)
-        if self.num_rows or self.num_cols is None or not 1 <= widest <= config.PART_BYTES:
+        if self.num_cols is None or not 1 <= widest <= config.PART_BYTES:
             raise ShapeError(
-                f"a table begins without rows, and each has 1 to {config.PART_BYTES} bytes, not {self.num_rows} rows "
-                f"of {self.num_cols} cells of {self.dtype}"
+                f"a row of a table has 1 to {config.PART_BYTES} bytes, not {self.num_cols} cells of {self.dtype}"
+            )
+        if 0 < self.num_rows < config.TABLE_PARTITIONS:
+            raise ConfigError(
+                f"a table that may have {self.num_rows} keys; it has room for one in each of its "
+                f"{config.TABLE_PARTITIONS} partitions at least: more max_bytes"
             )
         if self.group:
             raise ConfigError(

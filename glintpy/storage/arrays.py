@@ -29,6 +29,9 @@ GATHERED = ("sums", "pushers", "tags")
 KEYS, USED = "keys", "used"
 """The last arrays of a table, see ``storage.table``."""
 
+LINK_BYTES = 9
+"""What a table's index takes for a row, at most."""
+
 ARRAYS_MAX = 64
 """Arrays of one model."""
 

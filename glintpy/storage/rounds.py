@@ -21,6 +21,7 @@ from glintpy.storage.log import Log
 from glintpy.storage.recovery import receipts_block
 from glintpy.storage.shard import Shard
 from glintpy.storage.snapshot import RECEIPTS, SnapshotFile, SnapshotWriter, snapshots_in
+from glintpy.storage.table import TableShard
 
 logger = logging.getLogger("glintpy.storage")
 
@@ -164,6 +165,7 @@ def description_of(shard: Shard) -> dict[str, Any]:
         "spec": shard.spec.to_content(),
         "routing": shard.routing,
         "num_rows": shard.num_rows,
+        "rows_max": shard.rows_max if isinstance(shard, TableShard) else shard.num_rows,
         "durability": "disk",
         "numbers_version": shard.numbers_version,
         "live": shard.live,

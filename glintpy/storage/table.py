@@ -19,7 +19,7 @@ from glintpy.protocol.messages_tables import CREATE, REMOVE, UPDATE
 from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
 from glintpy.storage import initialise
-from glintpy.storage.arrays import slot_inits
+from glintpy.storage.arrays import LINK_BYTES, slot_inits
 from glintpy.storage.deltas import check_finite
 from glintpy.storage.heap import next_rows
 from glintpy.storage.index import Index
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 ROWS_MAX = 2**31 - 2
 """Rows of one server: the index links them by int32."""
-
-LINK_BYTES = 9
-"""What the index takes for a row, at most."""
 
 _SCANNED = 65_536
 """Rows that one request looks at, whether they have keys or not."""
@@ -64,6 +61,7 @@ class TableShard(Shard):
 
     Attributes:
         heap: where they lie.
+        rows_max: how many there may be here.
         check_room: called with the bytes that it is about to grow by; raises ``NotEnoughMemory``.
         has_grown: called when it has.
     """
@@ -77,6 +75,7 @@ class TableShard(Shard):
         *,
         updater: Updater | None = None,
         undo: Undo | None = None,
+        rows_max: int = ROWS_MAX,
     ) -> None:
         """Put a table over a heap.
 
@@ -87,6 +86,7 @@ class TableShard(Shard):
             heap: of the arrays that the spec and the updater have.
             updater: the spec's; None: one of those that come with the package.
             undo: of the server whose files the heap lies in.
+            rows_max: how many there may be here.
 
         Raises:
             ShapeError, DTypeError: a heap that can't be the table's.
@@ -94,6 +94,7 @@ class TableShard(Shard):
         values, *others = heap.arrays()
         super().__init__(model_id, spec, routing, values, slots=others, updater=updater, undo=undo)
         self.heap = heap
+        self.rows_max = rows_max
         self.check_room: Callable[[int], None] = lambda _: None
         self.has_grown: Callable[[], None] = lambda: None
         self._key_dtype = dtypes.BY_NAME[spec.keys]
@@ -330,11 +331,13 @@ class TableShard(Shard):
     def _make_room(self, num_new: int) -> None:
         index, free = self._known()
         heap, needed = self.heap, free.top + max(0, num_new - free.num_freed)
-        if needed <= heap.num_rows:
+        if needed <= min(heap.num_rows, self.rows_max):
             return
         try:
+            if needed > self.rows_max:
+                raise NotEnoughMemory(f"it may have {self.rows_max} there")  # noqa: TRY301 - told as the others
             try:
-                self._grow(max(needed, min(ROWS_MAX, next_rows(heap.num_rows, needed, heap.row_bytes))))
+                self._grow(max(needed, min(self.rows_max, next_rows(heap.num_rows, needed, heap.row_bytes))))
             except NotEnoughMemory:
                 self._grow(needed)  # room for just these, perhaps
         except NotEnoughMemory as error:
@@ -344,8 +347,6 @@ class TableShard(Shard):
             ) from error
 
     def _grow(self, num_rows: int) -> None:
-        if num_rows > ROWS_MAX:
-            raise NotEnoughMemory(f"a server has at most {ROWS_MAX} rows of a table")
         heap = self.heap
         self.check_room((num_rows - heap.num_rows) * (heap.row_bytes + LINK_BYTES))
         heap.grow(num_rows)

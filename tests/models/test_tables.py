@@ -303,9 +303,12 @@ def test_values_and_outs_that_do_not_fit_are_refused_before_anything_is_sent(tab
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"cols": 0}, glintpy.ShapeError, "each has 1 to"),
+        ({"cols": 0}, glintpy.ShapeError, "a row of a table has 1 to"),
         ({"cols": -1}, glintpy.ShapeError, "cols is -1"),
-        ({"cols": 2**20}, glintpy.ShapeError, "each has 1 to"),
+        ({"cols": 2**20}, glintpy.ShapeError, "a row of a table has 1 to"),
+        ({"max_bytes": 1000}, glintpy.ConfigError, "may have 29 keys"),
+        ({"max_bytes": 0}, glintpy.ConfigError, "34 for each key, not 0"),
+        ({"max_bytes": "1GB"}, glintpy.ConfigError, "max_bytes is a number"),
         ({"key_dtype": "int32"}, glintpy.ConfigError, "key_dtype is one of 'int64', 'uint64'"),
         ({"key_dtype": ""}, glintpy.ConfigError, "key_dtype is the name"),
         ({"key_dtype": None}, glintpy.ConfigError, "key_dtype is the name"),
@@ -323,6 +326,19 @@ def test_tables_that_can_not_be_are_refused_and_nothing_is_left(
     with pytest.raises(error, match=text):
         client.table(**{"cols": COLS, **options})
     assert client.models() == []
+
+
+def test_a_table_may_take_so_many_bytes_and_no_more(client: glintpy.Client) -> None:
+    table = client.table(COLS, max_bytes=34 * 3000, name="bounded")
+    table.push(np.arange(2500), 1).result()
+    with pytest.raises((glintpy.PushRefused, glintpy.PushOutcomeUnknown), match=r"it may have \d+ there"):
+        table.push(np.arange(2500, 4000), 1).result()
+    table.push(np.arange(2500), 1).result()
+    assert np.array_equal(table.pull(np.arange(2500)).result(), np.full((2500, COLS), 2))
+    assert len(table) <= 3000
+    assert client.table(COLS, max_bytes=34 * 3000, name="bounded", exist_ok=True) == table
+    with pytest.raises(glintpy.ModelExists, match="num_rows"):
+        client.table(COLS, name="bounded", exist_ok=True)
 
 
 def test_a_table_follows_no_rounds(client: glintpy.Client) -> None:

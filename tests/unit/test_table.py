@@ -20,7 +20,7 @@ from glintpy.errors import (
 from glintpy.protocol.messages_tables import ASSIGN, CREATE, REMOVE, UPDATE
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
-from glintpy.storage.table import LINK_BYTES
+from glintpy.storage.arrays import LINK_BYTES
 from glintpy.updaters import named
 from tests.unit.tables import (
     COLS,
@@ -201,6 +201,23 @@ def test_without_room_a_push_is_refused_whole_and_the_next_one_that_fits_is_not(
     table.push_keys(np.arange(100), None, action=REMOVE)
     table.push_keys(-np.arange(1, 101), ones(100))
     assert table.num_keys == 1024
+
+
+def test_a_table_has_no_more_keys_than_it_may() -> None:
+    table = a_table(num_rows=2000)
+    table.rows_max = 1500
+    table.push_keys(np.arange(1400), ones(1400))
+    with pytest.raises(
+        NotEnoughMemory, match="1400 keys on this server, and no room for 101 more: it may have 1500"
+    ):
+        table.push_keys(np.arange(1400, 1501), ones(101))
+    table.push_keys(np.arange(1400, 1500), ones(100))
+    assert table.heap.num_rows == 1500
+    with pytest.raises(NotEnoughMemory):
+        table.push_keys(keys_of(-1), ones(1))
+    table.push_keys(keys_of(3), None, action=REMOVE)
+    table.push_keys(keys_of(-1), ones(1))
+    assert table.num_keys == 1500
 
 
 def test_where_there_is_room_for_just_what_comes_no_more_is_asked_for() -> None:

@@ -178,6 +178,7 @@ def test_a_table_that_was_being_made_is_not_there_and_can_be_made_anew(server: S
         "spec": a_spec().to_content(),
         "routing": 1,
         "num_rows": 0,
+        "rows_max": 0,
         "durability": "process",
     }
     Stores(server.folder / "segments", ()).new(description, "process").close(clean=False)
