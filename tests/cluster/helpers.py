@@ -98,6 +98,15 @@ def num_descriptors(pid: int | str = "self") -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def num_sockets(pid: int | str = "self") -> int:
+    """Return how many sockets a process has open: one a connection, and those that it listens at."""
+    targets = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            targets.append(str(entry.readlink()))
+    return sum(target.startswith("socket:") for target in targets)
+
+
 def thread_states(pid: int) -> set[str]:
     """Return the states of a process's threads, as in ``ps``."""
     stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]

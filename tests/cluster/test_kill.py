@@ -15,7 +15,16 @@ import pytest
 
 import glintpy
 from glintpy.config import PART_BYTES
-from tests.cluster.helpers import PATIENCE_S, holders_of, line_of, paused, program, state_of, until
+from tests.cluster.helpers import (
+    PATIENCE_S,
+    holders_of,
+    line_of,
+    num_sockets,
+    paused,
+    program,
+    state_of,
+    until,
+)
 
 
 @pytest.fixture
@@ -215,12 +224,19 @@ def test_pushes_of_a_killed_client_are_in_whole_or_not_at_all_by_part(
     with breakable.client() as client:
         vector = client.vector(2 * half, dtype="int64", name="target")
         bystander = client.vector(10, dtype="int64")
+        assert not np.any(vector.pull().result())
+        num_before = [num_sockets(server.pid) for server in breakable.servers]
         with program(tmp_path / "pusher.py", PUSHER, breakable.address) as process:
             assert line_of(process) == "pushing"
             until(lambda: vector.pull([half - 1]).result()[0] > 3, "pushes arrive")
             assert "the victim" in [member["name"] for member in client.clients()]
             process.kill()
         until(lambda: "the victim" not in [m["name"] for m in client.clients()], "the client is forgotten")
+        # What it had sent is still arriving until the servers have read the end of its connections.
+        until(
+            lambda: [num_sockets(server.pid) for server in breakable.servers] == num_before,
+            "the servers have read all that it sent",
+        )
         parts = vector.pull().result().reshape(2 * parts_a_server, part_rows)
         assert np.array_equal(parts.min(axis=1), parts.max(axis=1))
         for counts in (parts[:parts_a_server, 0], parts[parts_a_server:, 0]):
