@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 HIDDEN = 48
 CLASSES = 10
 HELD_OUT_SHARE = 0.2
-MOMENTUM = 0.9
 KEYS = ["hidden.weight", "hidden.bias", "output.weight", "output.bias"]
 
 
@@ -100,7 +99,10 @@ def train(kv: KVStore, digits: Digits, options: argparse.Namespace) -> list[Arra
         options: the command line's.
     """
     kv.set_optimizer(
-        "sgd", learning_rate=options.learning_rate, momentum=MOMENTUM, rescale_grad=1 / options.batch
+        "sgd",
+        learning_rate=options.learning_rate,
+        momentum=options.momentum,
+        rescale_grad=1 / options.batch,
     )
     # Each worker has other random numbers; those of rank 0 count.
     kv.init(KEYS, initial_weights(digits.images.shape[1], options.seed + kv.rank))
@@ -128,6 +130,8 @@ def work(options: argparse.Namespace, address: str | None = None) -> None:
     num_workers = options.workers if address is not None else None
     client = None if address is None else glintpy.Client(address)
     with create(options.kv, client, num_workers=num_workers) as kv:
+        if options.compress:
+            kv.set_gradient_compression({"type": options.compress, "threshold": options.threshold})
         weights = train(kv, trained, options)
         if kv.rank == 0:
             workers = "1 process" if kv.num_workers == 1 else f"{kv.num_workers} workers"
@@ -172,6 +176,13 @@ def main() -> int:
         "--batch", type=_positive, default=64, help="images of all workers together in a step"
     )
     parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--momentum", type=float, default=0.9)
+    parser.add_argument(
+        "--compress", choices=["2bit"], help="two bits a value: minus the threshold, 0 or the threshold"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.005, help="of --compress; about the size of a gradient's values"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     options = parser.parse_args()
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from glintpy import config, failpoints
 from glintpy.errors import ConfigError, NotEnoughMemory
-from glintpy.protocol.messages import Change, Push
+from glintpy.protocol.messages import Change, Push, PushLevels
 from glintpy.protocol.messages_tables import PushKeys
 from glintpy.storage.files import Files, empty_folder, is_being_emptied
 from glintpy.storage.gathering import Ending
@@ -296,7 +296,7 @@ class Durable:
         self._append(kind.of_message(message), small=False)  # type: ignore[arg-type] # of its own message
         self._num_pushes += 1
 
-    def refused(self, message: Push | Change | PushKeys, code: int) -> None:
+    def refused(self, message: Push | PushLevels | Change | PushKeys, code: int) -> None:
         """A push is about to be refused."""
         record = OutcomeRecord(message.session, message.sequence, code)
         self._append_if_room(record, lazily=message.model_id not in self._shards)

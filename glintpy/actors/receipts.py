@@ -33,6 +33,7 @@ from glintpy.protocol.messages import (
     Probe,
     Pull,
     Push,
+    PushLevels,
     Report,
     Values,
     Welcome,
@@ -43,7 +44,7 @@ from glintpy.storage.log_format import LogFailed
 
 logger = logging.getLogger("glintpy.actors")
 
-Numbered = Push | Change | PushKeys
+Numbered = Push | PushLevels | Change | PushKeys
 Followed = Compute | BeginCut | ScanKeys | CountKeys
 """What isn't numbered, and is answered in the order of the session."""
 Apply = Callable[[Any], None]
@@ -244,7 +245,7 @@ class Receipts:
         return Gap(message.request_id, part, session.applied + 1, self.window_bytes)
 
     def _receipt(self, message: Numbered, read: Read) -> Message:
-        if not isinstance(message, Change) and message.wants_values:
+        if isinstance(message, Push | PushKeys) and message.wants_values:
             try:
                 return Values(message.request_id, message.part, self.window_bytes, read(message))
             except (GlintError, MemoryError):

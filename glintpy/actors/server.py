@@ -18,6 +18,7 @@ from glintpy.actors.computing import Computing
 from glintpy.actors.cuts import Cuts
 from glintpy.actors.durable import Durable
 from glintpy.actors.held import HeldOutlet
+from glintpy.actors.levels import written_out
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.parking import Parked, RoundOpenError
 from glintpy.actors.receipts import Receipts
@@ -42,6 +43,7 @@ from glintpy.protocol.messages import (
     Probe,
     Pull,
     Push,
+    PushLevels,
     ReadCut,
     ServerStatus,
     SetLive,
@@ -137,7 +139,7 @@ class ServerActor(RequestActor):
         match message:
             case Pull():
                 return self._pull(peer, message, now)
-            case Push() | Change():
+            case Push() | PushLevels() | Change():
                 return self._push(message, now)
             case Compute():
                 return self.receipts.compute(message, now, run=self._compute)
@@ -161,7 +163,7 @@ class ServerActor(RequestActor):
         """Return the window that answers grant."""
         return self.receipts.window_bytes
 
-    def _push(self, message: Push | Change, now: float) -> Message:
+    def _push(self, message: Push | PushLevels | Change, now: float) -> Message:
         receipt = self.receipts.push(message, now, apply=self._apply, read=self._read)
         while self._freed:
             self._look_again(*self._freed.pop())
@@ -192,8 +194,8 @@ class ServerActor(RequestActor):
         arrays = self._computing.read(message)
         return Computed(message.request_id, message.part, self.window_bytes(), *as_fields(arrays))
 
-    def _apply(self, request: Push | Change) -> None:
-        message = request if isinstance(request, Push) else self._computing.push_of(request)
+    def _apply(self, request: Push | PushLevels | Change) -> None:
+        message = self._written_out(request)
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
         turn = Turn(message.round, message.rank)
@@ -214,6 +216,16 @@ class ServerActor(RequestActor):
         except Exception:
             self._roll_back()
             raise
+
+    def _written_out(self, request: Push | PushLevels | Change) -> Push:
+        """Return the push that a request comes to."""
+        match request:
+            case Change():
+                return self._computing.push_of(request)
+            case PushLevels():
+                return written_out(request, self.shelf.shard(request.model_id, routing=request.routing))
+            case _:
+                return request
 
     def _ended(self, message: Push, rows: range) -> None:
         if rows:

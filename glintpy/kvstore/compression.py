@@ -35,6 +35,11 @@ class Compressor:
     threshold: float
     left: dict[int | str, NDArray[Any]] = field(default_factory=dict)
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """All values that are pushed."""
+        return (-1.0, 1.0) if self.bits == 1 else (-self.threshold, 0.0, self.threshold)
+
     def compress(self, key: int | str, value: NDArray[Any]) -> NDArray[Any]:
         """Return what is pushed in place of a gradient, and keep the difference.
 

@@ -217,7 +217,7 @@ class DistKVStore(KVStore):
                     for key, value in values.items()
                 }
                 tags = self._rounds.begin(values)
-            futures = self._models.push(values, tags)
+            futures = self._models.push(values, tags, self._levels)
             future = futures[0] if len(futures) == 1 else gather(*futures)
             self._pending.append(future)
             return future

@@ -122,12 +122,18 @@ class Models:
             ]
         gather(*futures).result()
 
-    def push(self, values: dict[Key, Given], tags: Mapping[Key, int] | None = None) -> list[Future[Any]]:
+    def push(
+        self,
+        values: dict[Key, Given],
+        tags: Mapping[Key, int] | None = None,
+        levels: tuple[float, ...] | None = None,
+    ) -> list[Future[Any]]:
         """Push values to keys that exist.
 
         Args:
             values: by key.
             tags: by key, of the round that the push belongs to; None: it belongs to none.
+            levels: what all values of whole arrays are among, so that few bits a value travel.
         """
         futures: list[Future[Any]] = []
         dense: dict[tuple[int, int | None], list[Key]] = {}
@@ -141,9 +147,7 @@ class Models:
             handle = self.handle(model)
             flat = [_flat(values[key]) for key in keys]
             futures += [
-                handle.push(
-                    batch.keys, joined(batch, flat, handle.dtype, width=handle.num_cols or 0), round=tag
-                )
+                _push_batch(handle, batch, flat, tag, levels)
                 for batch in _batches(handle, [self._directory.places[key] for key in keys])
             ]
         return futures
@@ -226,6 +230,28 @@ class Models:
         if place is None:
             raise ModelNotFound(f"key {key!r} was deleted")
         return place
+
+
+def _push_batch(
+    handle: BigVector | BigMatrix,
+    batch: Batch,
+    flat: Sequence[Array],
+    tag: int | None,
+    levels: tuple[float, ...] | None,
+) -> Future[Any]:
+    """Push the values of one request.
+
+    Args:
+        handle: of the model.
+        batch: the request.
+        flat: the values of the keys of the model, (cells,) each.
+        tag: of the round.
+        levels: what the values are among; None: any.
+    """
+    values = joined(batch, flat, handle.dtype, width=handle.num_cols or 0)
+    if levels is not None and sum(flat[which].size for which, _, _ in batch.members) < values.size:
+        levels = (*levels, 0.0)  # where the last row of an array isn't full
+    return handle.push(batch.keys, values, round=tag, levels=levels)
 
 
 def _flat(value: Any) -> Array:

@@ -364,6 +364,11 @@ class KVStore(KVStoreBase):
             forms.write(into, value)
         return forms.unlisted(found, is_list=is_list)
 
+    @property
+    def _levels(self) -> tuple[float, ...] | None:
+        """What all values that are pushed are among; None: they may be any."""
+        return None if self._compressor is None else self._compressor.levels
+
     def _prepared(self, values: dict[Key, Given]) -> dict[Key, Given]:
         """Scale and compress what is pushed; the arrays are the store's own by now."""
         factor = self.rescale_grad

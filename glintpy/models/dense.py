@@ -17,7 +17,7 @@ from glintpy.models.consistency import check_pushes
 from glintpy.models.functions import HasFunctions
 from glintpy.models.indexing import Asked, parse_item
 from glintpy.models.requests import Finish, Requester, Target
-from glintpy.models.values import check_out, parse_values
+from glintpy.models.values import check_out, coded_by, parse_values
 from glintpy.partitioning import Layout, Partitioner
 from glintpy.protocol.rounds import turn_of
 from glintpy.protocol.spec import ModelInfo
@@ -133,7 +133,7 @@ class BigModel(Handle, HasFunctions):
             self._gate.wait(self._timeout_s)
         return pull(self._tie.runtime(), target, asked, out)
 
-    def _push(self, asked: Asked, values: Any, tag: int | None = None) -> Future[None]:
+    def _push(self, asked: Asked, values: Any, tag: int | None = None, levels: Any = None) -> Future[None]:
         self._check_exists()
         target = self._target if tag is None else self._in_round(tag)
         if tag is not None and asked.cols is not None:
@@ -141,11 +141,17 @@ class BigModel(Handle, HasFunctions):
                 "a push to a round is of whole rows, since the round ends for whole rows; leave cols out"
             )
         parsed = self._parsed(asked, values)
+        coded = None if levels is None else coded_by(levels, parsed, finite=self._spec.finite)
         if asked.empty:
             return completed(None)
         once = self._without_repeats(asked, parsed)
         if once is not None:
-            asked, parsed = once.asked, once.values
+            asked, parsed = once.asked, once.values  # sums of levels are no levels
+        elif coded is not None:
+            runtime = self._tie.runtime()
+            runtime.outbox.issue()  # what was pushed before comes before
+            requester = Requester(runtime, target.with_levels(coded.levels), asked, kind="push")
+            return requester.push(asked.to_wire(coded.codes))
         return push(self._tie.runtime(), target, asked, parsed)
 
     def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:

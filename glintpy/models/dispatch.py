@@ -21,7 +21,8 @@ from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.models.indexing import Asked, Keys
 from glintpy.partitioning import Layout, Share
 from glintpy.protocol.calls import Call, Failed, Result, Stamp
-from glintpy.protocol.messages import Message, Pull, Push, Values
+from glintpy.protocol.levels import bits_of, pack
+from glintpy.protocol.messages import Message, Pull, Push, PushLevels, Values
 from glintpy.protocol.outcomes import Kind, Tally
 from glintpy.protocol.parts import Part, cut
 from glintpy.protocol.rounds import STEP, Turn
@@ -115,7 +116,12 @@ class AnyTarget(ABC):
 
 
 class Target(AnyTarget):
-    """A matrix or vector as requests see it; ``layout`` says where its rows lie."""
+    """A matrix or vector as requests see it.
+
+    Attributes:
+        layout: where its rows lie.
+        levels: (n,) rising: what is pushed are places among these; None: values.
+    """
 
     def __init__(
         self,
@@ -129,11 +135,18 @@ class Target(AnyTarget):
     ) -> None:
         super().__init__(info, timeout_s, updater=updater, is_hasty=is_hasty, array=array)
         self.layout = layout
+        self.levels: NDArray[Any] | None = None
 
     def in_round(self, turn: Turn) -> Target:
         """Return the same model for requests that belong to a round."""
         target = copy.copy(self)
         target.turn = turn
+        return target
+
+    def with_levels(self, levels: NDArray[Any]) -> Target:
+        """Return the same model for pushes of places among levels."""
+        target = copy.copy(self)
+        target.levels = levels
         return target
 
     def of_array(self, array: int) -> Target:
@@ -180,6 +193,25 @@ class Target(AnyTarget):
     ) -> Message:
         """Return the message that changes one part."""
         info, turn = self.info, STEP if assign else self.turn
+        if self.levels is not None:
+            assert not assign, "places among levels are pushed, and no more"
+            assert not wants_values, "places among levels are pushed, and no more"
+            return PushLevels(
+                request_id,
+                stamp.session,
+                stamp.floor,
+                stamp.sequence,
+                info.model_id,
+                info.routing,
+                number,
+                turn.tag,
+                turn.rank,
+                selection.paired,
+                selection.rows,
+                selection.cols,
+                self.levels,
+                pack(values, bits_of(len(self.levels))),
+            )
         return Push(
             request_id,
             stamp.session,

@@ -78,6 +78,7 @@ class BigMatrix(BigModel):
         *,
         cols: ArrayLike | slice | None = None,
         round: int | None = None,  # noqa: A002 - what it is
+        levels: ArrayLike | None = None,
     ) -> Future[None]:
         """Add values to rows, columns or single elements, exactly once; repeats all count.
 
@@ -94,6 +95,9 @@ class BigMatrix(BigModel):
                 an integer, which ends for each row by itself, as soon as all workers of the group have pushed to it
                 with the same tag, each once; None: it belongs to the step that ``group.tick`` finishes. The future is
                 done when the push lies on its servers; ``pull(..., round=tag)`` waits for the round's end.
+            levels: at most 256 numbers, each value being one of them: for up to 2, 4, 16 or 256 levels 1, 2, 4 or 8
+                bits a value travel. For gradients that were quantised. What servers do is the same, but for the sign of
+                zeros. If the updater sums repeats of a row first, and there are any, values travel as they are.
 
         Returns:
             A future that is done when all servers have applied the push.
@@ -110,7 +114,7 @@ class BigMatrix(BigModel):
         Threads:
             Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
         """
-        return self._push(self._asked(rows, cols), values, round)
+        return self._push(self._asked(rows, cols), values, round, levels)
 
     def push_pull(
         self,

@@ -8,15 +8,16 @@ that would wrap, be cut off or turn infinite is refused by name.
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.errors import DTypeError, ShapeError
 from glintpy.protocol.dtypes import DTypeAny
+from glintpy.protocol.levels import LEVELS_MAX, codes_of
 
-__all__ = ["as_array", "check_out", "parse_values"]
+__all__ = ["as_array", "check_out", "coded_by", "parse_values"]
 
 Position = tuple[int, ...] | None
 """Where a value stands in what the user gave; None: it is all that was given."""
@@ -64,6 +65,40 @@ def parse_values(
     if finite and dtype.kind == "f":
         _check_finite(core, what)
     return core if core.shape == shape else np.broadcast_to(core, shape)
+
+
+class Coded(NamedTuple):
+    """Values as their places among levels.
+
+    Attributes:
+        levels: (n,) rising, of the values' dtype.
+        codes: of the values' shape.
+    """
+
+    levels: NDArray[Any]
+    codes: NDArray[np.uint8]
+
+
+def coded_by(levels: Any, values: NDArray[Any], *, finite: bool) -> Coded:
+    """Return checked values as their places among levels.
+
+    Args:
+        levels: numbers as users type them, in any order.
+        values: of ``parse_values``.
+        finite: whether NaN and infinities are refused.
+
+    Raises:
+        DTypeError: levels that the dtype can't hold, NaN among them, or a value that is none of them.
+        ShapeError: none, more than 256, or not one behind another.
+    """
+    given = as_array(levels, what="levels")
+    if given.ndim != 1 or not 1 <= len(given) <= LEVELS_MAX:
+        raise ShapeError(f"levels are 1 to {LEVELS_MAX} numbers, not an array of shape {given.shape}")
+    parsed = parse_values(levels, shape=given.shape, dtype=values.dtype, finite=finite, what="levels")
+    if parsed.dtype.kind == "f" and np.isnan(parsed).any():
+        raise DTypeError(f"levels{_at(_first(np.isnan(parsed)))} is nan, which no value equals")
+    rising = np.unique(parsed)
+    return Coded(rising, codes_of(values, rising))
 
 
 def check_out(out: Any, *, shape: tuple[int, ...], dtype: DTypeAny) -> None:

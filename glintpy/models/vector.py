@@ -70,6 +70,7 @@ class BigVector(BigModel):
         values: ArrayLike,
         *,
         round: int | None = None,  # noqa: A002 - what it is
+        levels: ArrayLike | None = None,
     ) -> Future[None]:
         """Add values at keys, exactly once; repeats all count. See ``BigMatrix.push`` for what changes together.
 
@@ -78,6 +79,7 @@ class BigVector(BigModel):
             values: numbers that broadcast against what ``pull`` with the same keys returns; copied before
                 the call returns.
             round: as of ``BigMatrix.push``.
+            levels: as of ``BigMatrix.push``.
 
         Returns:
             A future that is done when all servers have applied the push.
@@ -92,7 +94,7 @@ class BigVector(BigModel):
         Threads:
             Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
         """
-        return self._push(self._asked(keys), values, round)
+        return self._push(self._asked(keys), values, round, levels)
 
     def push_pull(
         self, keys: ArrayLike | slice | None, values: ArrayLike, *, out: NDArray[Any] | None = None

@@ -144,6 +144,27 @@ class Push(Message):
 
 
 @message
+class PushLevels(Message):
+    """Client: apply one part as a ``Push`` with values of few levels, each of which travels as its place among them."""
+
+    KIND: ClassVar[int] = 15
+    session: bytes = rule(SESSION)
+    floor: int = rule(Int())
+    sequence: int = rule(Int(1))
+    model_id: int = rule(Int())
+    routing: int = rule(Int())
+    part: int = rule(PART)
+    round: int = rule(Int())
+    """As in ``Push``."""
+    rank: int = rule(RANK)
+    paired: bool = rule(Bool())
+    rows: Array = rule(Frame(index=True))
+    cols: Array | None = rule(Frame(index=True, optional=True))
+    levels: Array = rule(Frame())
+    codes: Array = rule(Frame())
+
+
+@message
 class Values(Message):
     """Server: the values of one part; for a push_pull also its receipt."""
 

@@ -26,6 +26,15 @@ def test_workers_read_as_many_digits_as_one_process(tmp_path: Path, kind: str) -
     assert abs(together - alone) < 0.03
 
 
+@pytest.mark.parametrize("kind", ["dist_sync", "dist_async"])
+def test_two_bits_a_value_are_enough(tmp_path: Path, kind: str) -> None:
+    options = ["--compress", "2bit", "--momentum", "0", "--learning-rate", "0.5", "--epochs", "10"]
+    done = run("kvstore_sgd.py", "--kv", kind, *options, folder=tmp_path)
+    together, alone = accuracies(done.stdout)
+    assert alone > 0.93
+    assert abs(together - alone) < 0.05
+
+
 def test_the_example_runs_under_launch(tmp_path: Path) -> None:
     example = str(REPOSITORY / "examples" / "kvstore_sgd.py")
     command = ["launch", "-n", "2", "-s", "2", sys.executable, example, "--epochs", "10"]

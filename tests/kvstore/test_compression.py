@@ -41,6 +41,45 @@ def test_what_is_left_out_of_one_push_comes_with_the_next(
         assert np.abs(kv.pull("w") - total).max() <= (2.0 if kind == "1bit" else 0.5)
 
 
+@pytest.mark.parametrize("store", ["dist_sync", "dist_async"])
+@pytest.mark.parametrize(("kind", "times"), [("1bit", 31), ("2bit", 15.5)])
+def test_bits_travel_and_not_values(store: str, kind: str, times: float, job: str, seed: int) -> None:
+    def bytes_in() -> int:
+        return sum(server["holds"]["bytes_in"] for server in client.status()["servers"])
+
+    def traffic(value: np.ndarray[Any, Any]) -> int:
+        before = bytes_in()
+        kv.push("w", value).result()
+        return bytes_in() - before
+
+    gradient = np.random.default_rng(seed).normal(size=1_048_576).astype("float32")
+    with (
+        glintpy.LocalCluster(2, scheme="local") as cluster,
+        cluster.client() as client,
+        create(store, client, job=job, num_workers=1) as kv,
+    ):
+        kv.init("w", np.zeros_like(gradient))
+        kv.set_optimizer("add")
+        plain = traffic(gradient)
+        kv.set_gradient_compression({"type": kind, "threshold": 0.5})
+        assert traffic(gradient) < plain / times
+        expected = gradient + quantised(gradient, int(kind[0]), 0.5)
+        np.testing.assert_array_equal(kv.pull("w"), expected)
+
+
+@pytest.mark.parametrize("kind", ["1bit", "2bit"])
+def test_arrays_of_any_size_side_by_side_are_compressed(
+    kind: str, cluster: glintpy.LocalCluster, job: str
+) -> None:
+    sizes = [1, 7, 64, 65, 3000]
+    with cluster.client() as client, create("dist_sync", client, job=job, num_workers=1) as kv:
+        kv.init(list(range(5)), [np.zeros(size, "float32") for size in sizes])
+        kv.set_optimizer("add")
+        kv.set_gradient_compression({"type": kind, "threshold": 1})
+        kv.push(list(range(5)), [np.full(size, 3, "float32") for size in sizes])
+        assert [pulled.tolist() for pulled in kv.pull(list(range(5)))] == [[1.0] * size for size in sizes]
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
