@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from glintpy.futures import Future, gather
     from glintpy.models.buffered import PushBuffer
     from glintpy.models.group import Group
+    from glintpy.models.group_messages import Received
     from glintpy.models.iterators import ColumnIterator, RowBlockIterator, RowIterator
     from glintpy.models.matrix import BigMatrix
     from glintpy.models.table import BigTable
@@ -107,6 +108,7 @@ __all__ = [
     "PushFailed",
     "PushOutcomeUnknown",
     "PushRefused",
+    "Received",
     "RemoteFailure",
     "RemoteProtocolError",
     "RequestError",
@@ -134,6 +136,7 @@ _HOMES = {
     "Group": "glintpy.models.group",
     "LocalCluster": "glintpy.cluster.local_cluster",
     "PushBuffer": "glintpy.models.buffered",
+    "Received": "glintpy.models.group_messages",
     "RowBlockIterator": "glintpy.models.iterators",
     "RowIterator": "glintpy.models.iterators",
     "gather": "glintpy.futures",

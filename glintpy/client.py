@@ -377,6 +377,7 @@ class Client(MakesTables):
         name: str,
         num_workers: int | None = None,
         *,
+        rank: int | None = None,
         on_worker_lost: Literal["shrink", "raise"] = "shrink",
         timeout_s: float | None = None,
     ) -> Group:
@@ -386,16 +387,21 @@ class Client(MakesTables):
             name: the group's; the first worker makes the group, and the last one to go ends it.
             num_workers: how many there are to be: barriers and clocks wait until so many have joined. None: whoever
                 is there at the moment.
+            rank: the one to have; None: the lowest free one. One that a live worker has is refused after 5 s: so long
+                one that is dead and not yet missed may hold it.
             on_worker_lost: ``"shrink"``: the others go on without a worker that is lost; ``"raise"``: each of them
                 hears of it by ``WorkerLost``, in ``wait`` or ``barrier``.
             timeout_s: seconds; None: the client's own setting.
 
         Raises:
-            ConfigError: the group has all its workers, or was made with other settings; or what can't be a setting.
+            ConfigError: the group has all its workers, or one of that rank, or was made with other settings; or what
+                can't be a setting.
             Overloaded: there are too many groups, or workers in this one.
             MasterUnreachable: the master did not answer.
         """
-        return join_group(self._tie, name, num_workers, on_worker_lost=on_worker_lost, timeout_s=timeout_s)
+        return join_group(
+            self._tie, name, num_workers, rank=rank, on_worker_lost=on_worker_lost, timeout_s=timeout_s
+        )
 
     # --- its life -------------------------------------------------------------------------------------------------
 

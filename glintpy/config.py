@@ -73,6 +73,9 @@ routing stays a small document."""
 MODEL_NAME_MAX = 128
 """Characters of a model's name; it may stand in file names and in every log line."""
 
+MESSAGE_BYTES_MAX = 1 * MIB
+"""The body of a message between workers of a group: words, not values, which belong into models."""
+
 RECEIPTS = 1024
 """Outcomes remembered for each session, and so pushes in flight for each client and server."""
 
@@ -178,3 +181,9 @@ class GroupSettings:
     """Groups of a cluster."""
     ended_max: int = 4096
     """Workers of whose end the master knows the reason; of earlier ones it knows only that they are none."""
+    messages_max: int = 1024
+    """Messages that wait for one worker; who sends more is refused, and hears for whom they wait."""
+    messages_bytes_max: int = 16 * MIB
+    """The same in bytes of bodies."""
+    all_messages_bytes_max: int = 256 * MIB
+    """Bytes of bodies that wait in all groups; one that goes to many counts once."""

@@ -240,12 +240,28 @@ class Runtime:
             if call.attempts < 2:
                 raise
 
-    def ask_master_later(self, build: Callable[[int], Message], *, timeout_s: float | None) -> Future[Any]:
-        """Ask the master; a future of the answer's content."""
-        return self._ask_master(build, timeout_s=timeout_s)[0]
+    def ask_master_later(
+        self,
+        build: Callable[[int], Message],
+        *,
+        timeout_s: float | None,
+        then: Callable[[], None] | None = None,
+    ) -> Future[Any]:
+        """Ask the master; a future of the answer's content.
+
+        Args:
+            build: makes the message from a request id.
+            timeout_s: its deadline.
+            then: done soon after the answer has come, without any lock; see ``put_off``.
+        """
+        return self._ask_master(build, timeout_s=timeout_s, then=then)[0]
 
     def _ask_master(
-        self, build: Callable[[int], Message], *, timeout_s: float | None
+        self,
+        build: Callable[[int], Message],
+        *,
+        timeout_s: float | None,
+        then: Callable[[], None] | None = None,
     ) -> tuple[Future[Any], Call]:
         future: Future[Any] = Future()
         future.bringer = self  # without it the answer lies for a millisecond or two: see rpc.STANDBY_S
@@ -254,10 +270,16 @@ class Runtime:
             f"the master at {self.address} did not answer within {timeout_s or 0:g} s; "
             "pulls and pushes go on without it"
         )
+
+        def settle(result: Result) -> None:
+            _settle(future, result, unreachable, content=True)
+            if then is not None:
+                self.put_off(then)
+
         call = Call(
             request_id,
             lambda _: build(request_id),
-            lambda result: _settle(future, result, unreachable, content=True),
+            settle,
             deadline=self.deadline(timeout_s),
         )
         if not self._endpoint.submit(MASTER, call):

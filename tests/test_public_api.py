@@ -31,6 +31,7 @@ PROMISED = {
     "BigVector": "glintpy.models.vector",
     # workers
     "Group": "glintpy.models.group",
+    "Received": "glintpy.models.group_messages",
     # futures
     "Future": "glintpy.futures",
     "gather": "glintpy.futures",

@@ -1,4 +1,4 @@
-"""One group of workers: ranks, clocks, barriers and losses; pure, and knows no message and no other group.
+"""One group of workers: ranks, clocks, barriers and losses; pure, and knows no request and no other group.
 
 Every question here is about where workers are, so answers follow from the state alone and are the same however often a
 question is put. A group of a fixed size is *complete* once so many have joined it, even if some of them were lost
@@ -7,6 +7,7 @@ meanwhile: who was lost is not waited for, who has not come yet is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,9 @@ class Worker:
         clock: steps that it has finished.
         arrived: the number of the last barrier that it has arrived at.
         away_until: a moment at which it is lost, unless its client is back; None: it is there.
+        member: its number among all that ever joined the group, from 1: a rank may have several holders, one after
+            another, and this has one.
+        sent: the number of its last message that was taken.
     """
 
     token: bytes
@@ -40,6 +44,8 @@ class Worker:
     clock: int = 0
     arrived: int = 0
     away_until: float | None = None
+    member: int = 0
+    sent: int = 0
 
     def to_content(self) -> dict[str, Any]:
         """Return plain data for answers and status."""
@@ -59,6 +65,8 @@ class Worker:
             "token": self.token.hex(),
             "client_id": self.client_id,
             "arrived": self.arrived,
+            "member": self.member,
+            "sent": self.sent,
         }
 
     @classmethod
@@ -74,6 +82,8 @@ class Worker:
             row["clock"],
             row["arrived"],
             away_until,
+            row.get("member", 0),  # an earlier version had no messages
+            row.get("sent", 0),
         )
 
 
@@ -88,6 +98,7 @@ class Group:
         barrier: the number of the last barrier that has ended.
         num_losses: workers that were lost.
         lost: the last of them.
+        num_messages: messages that were ever sent in it, and so the number of the last one.
     """
 
     name: str
@@ -97,6 +108,7 @@ class Group:
     barrier: int = 0
     num_losses: int = 0
     lost: list[dict[str, Any]] = field(default_factory=list)
+    num_messages: int = 0
     workers: dict[bytes, Worker] = field(default_factory=dict)
 
     def to_row(self) -> dict[str, Any]:
@@ -109,6 +121,7 @@ class Group:
             "barrier": self.barrier,
             "num_losses": self.num_losses,
             "lost": self.lost,
+            "num_messages": self.num_messages,
         }
 
     @property
@@ -116,10 +129,16 @@ class Group:
         """The fixed size, or how many there are."""
         return self.num_workers or len(self.workers)
 
+    def has_place(self, rank: int | None) -> bool:
+        """Whether a rank is free; None: any."""
+        if rank is None:
+            return not 0 < self.num_workers <= len(self.workers)
+        return all(worker.rank != rank for worker in self.workers.values())
+
     @property
-    def is_full(self) -> bool:
-        """Whether no rank is free."""
-        return 0 < self.num_workers <= len(self.workers)
+    def num_departures(self) -> int:
+        """How many workers have gone, lost ones and others."""
+        return self.num_joins - len(self.workers)
 
     @property
     def num_unjoined(self) -> int:
@@ -149,21 +168,34 @@ class Group:
 
     # --- coming and going -------------------------------------------------------------------------------------
 
-    def join(self, token: bytes, client_id: str) -> Worker:
-        """Add a worker, under the lowest free rank.
+    def join(self, token: bytes, client_id: str, rank: int | None = None) -> Worker:
+        """Add a worker, under a rank that is free; None: the lowest one.
 
         It starts at the slowest clock, so that it holds nobody back and is not ahead, and takes part in barriers from
         the first one on at which nobody has arrived yet: one that is under way must not wait for a newcomer's first
         round. Those that complete a group are no newcomers, and begin where it began.
         """
-        taken = {worker.rank for worker in self.workers.values()}
-        rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
+        if rank is None:
+            taken = {worker.rank for worker in self.workers.values()}
+            rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
         worker = Worker(token, rank, client_id, clock=self.slowest, arrived=self.barrier)
         if not self.num_unjoined:
             worker.arrived = max((other.arrived for other in self.workers.values()), default=self.barrier)
         self.workers[token] = worker
         self.num_joins += 1
+        worker.member = self.num_joins
         return worker
+
+    def place(self, worker: Worker) -> dict[str, Any]:
+        """Return what a worker is told about itself when it joins."""
+        return {
+            "rank": worker.rank,
+            "size": self.size,
+            "clock": worker.clock,
+            "barrier": worker.arrived,
+            "losses": self.num_losses,
+            "member": worker.member,
+        }
 
     def remove(self, worker: Worker, *, is_lost: bool) -> None:
         """End a worker.
@@ -228,8 +260,14 @@ class Group:
                     "same, or take another name"
                 )
 
-    def full(self) -> ConfigError:
-        """Return the error for who finds no place."""
+    def no_place(self, rank: int | None) -> ConfigError:
+        """Return the error for who finds no place: of this rank, or none at all."""
+        for worker in self.workers.values():
+            if worker.rank == rank:
+                return ConfigError(
+                    f"rank {rank} of group {self.name!r} is taken by {worker.name} (pid {worker.pid} on "
+                    f"{worker.host}), which is alive; take another rank, or none, or end that one"
+                )
         named = self._ordered(list(self.workers.values()))[:NAMED_MAX]
         who = ", ".join(
             f"{worker.rank}: {worker.name} (pid {worker.pid} on {worker.host})" for worker in named
@@ -240,8 +278,13 @@ class Group:
             "them, or use another name"
         )
 
-    def to_content(self, waits_for: dict[bytes, str]) -> dict[str, Any]:
-        """Return plain data for status; ``waits_for`` says of workers what they wait for."""
+    def to_content(self, waits_for: dict[bytes, str], num_messages: Mapping[bytes, int]) -> dict[str, Any]:
+        """Return plain data for status.
+
+        Args:
+            waits_for: what workers wait for.
+            num_messages: how many messages wait for workers.
+        """
         return {
             "name": self.name,
             "num_workers": self.num_workers or None,
@@ -256,6 +299,7 @@ class Group:
                     "client_id": worker.client_id,
                     "is_away": worker.away_until is not None,
                     "waits_for": waits_for.get(worker.token),
+                    "num_messages": num_messages.get(worker.token, 0),
                 }
                 for worker in self._ordered(list(self.workers.values()))
             ],

@@ -1,8 +1,8 @@
 """The groups of a cluster: who waits for what, until when, and what is written down; pure: time is an argument.
 
-What can't be answered at once is parked, with a deadline. An answer leaves only when what it rests on has been saved:
-a master that starts again knows no less than it had said. Who comes and goes is decided by ``membership``; what a
-group is, by ``group``.
+What can't be answered at once is parked, with a deadline. An answer leaves only when what it rests on has been saved,
+see ``writing``. Who comes and goes is decided by ``membership``; what a group is, by ``group``; who gets which
+message, by ``post``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ from typing import Any, Literal, Protocol
 
 from glintpy.actors.group import Group, Worker
 from glintpy.actors.membership import Member
+from glintpy.actors.post import Post
+from glintpy.actors.writing import Row, Settle, Table, Writing
 from glintpy.config import GroupSettings
 from glintpy.errors import ConfigError, Expelled, GlintError, Overloaded, RemoteProtocolError
-from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
+from glintpy.protocol.messages_master import (
+    Advance,
+    Arrive,
+    AwaitClocks,
+    JoinGroup,
+    LeaveGroup,
+    ReceiveMessages,
+    SendMessage,
+)
 from glintpy.protocol.spec import check_name
 from glintpy.records import record
 
 logger = logging.getLogger("glintpy.master")
 
-Settle = Callable[[dict[str, Any] | GlintError], None]
-"""Called once, with the content of the answer or the error."""
-
-Row = tuple[Literal["groups", "workers"], str, dict[str, Any] | None]
-"""A table, a key and what is to be written there; None: nothing any more."""
-
-GroupMessage = JoinGroup | Arrive | Advance | AwaitClocks | LeaveGroup
+GroupMessage = JoinGroup | Arrive | Advance | AwaitClocks | LeaveGroup | SendMessage | ReceiveMessages
 
 NOBODY = (
     "the master knows no such worker: it was started anew without its --data-dir, or the worker's membership ended "
@@ -88,7 +92,8 @@ class Groups:
         settings: GroupSettings,
         followed_by: FollowedBy,
     ) -> None:
-        self._save = save
+        self._writing = Writing(save, self._row)
+        self._post = Post(self._writing, settings)
         self._followed_by = followed_by
         self._client = client
         self._settings = settings
@@ -98,18 +103,28 @@ class Groups:
         self._ended: dict[bytes, str] = {}
         self._parked: dict[str, list[_Parked]] = {}
         self._queue: list[_Queued] = []
-        self._dirty: dict[tuple[Literal["groups", "workers"], str], None] = {}
-        self._outgoing: list[tuple[Settle, dict[str, Any] | GlintError]] = []
 
     def restore(
-        self, groups: Iterable[dict[str, Any]], workers: Iterable[dict[str, Any]], now: float
+        self,
+        groups: Iterable[dict[str, Any]],
+        workers: Iterable[dict[str, Any]],
+        messages: Iterable[dict[str, Any]],
+        now: float,
     ) -> None:
-        """Take what an earlier master had saved; its workers are away until their clients are back."""
+        """Take what an earlier master had saved; its workers are away until their clients are back.
+
+        Args:
+            groups: their rows.
+            workers: their rows.
+            messages: the rows of what waits for workers, in order.
+            now: the moment.
+        """
         for row in groups:
             self._groups[row["name"]] = Group(**row)
         for row in workers:
             worker = Worker.from_row(row, now + self._settings.restart_s)
             self._add(self._groups[row["group"]], worker)
+        self._post.restore(messages, self._groups)
 
     @property
     def client_ids(self) -> frozenset[str]:
@@ -156,6 +171,10 @@ class Groups:
                 self._await_clocks(message, now, settle)
             case LeaveGroup():
                 self._leave(message, settle)
+            case SendMessage():
+                self._post.send(*self._find(message.token), message, settle)
+            case ReceiveMessages():
+                self._post.receive(*self._find(message.token), message, now, settle)
         self._commit(now)
 
     def _join(self, message: JoinGroup, now: float, settle: Settle) -> None:
@@ -164,10 +183,10 @@ class Groups:
         self._check(message)
         self._queue = [queued for queued in self._queue if queued.message.token != message.token]
         group = self._groups.get(message.name)
-        if message.token not in self._homes and group is not None and group.is_full:
+        if message.token not in self._homes and group is not None and not group.has_place(_rank(message)):
             deadline = now + min(message.wait_ms / 1000, self._settings.place_s)
             if deadline <= now or len(self._queue) >= self._settings.workers_max:
-                raise group.full()
+                raise group.no_place(_rank(message))
             self._queue.append(_Queued(message, deadline, settle))
             return
         self._place(message, now, settle)
@@ -178,6 +197,8 @@ class Groups:
             raise ConfigError(
                 f"a group has at most {self._settings.workers_max} workers, not {message.num_workers}"
             )
+        if 0 < message.num_workers < message.rank:
+            raise ConfigError(f"{message.num_workers} workers have no rank {message.rank - 1}")
         group = self._groups.get(message.name)
         if group is None:
             if len(self._groups) >= self._settings.groups_max:
@@ -196,7 +217,7 @@ class Groups:
                 self._groups[message.name] = Group(message.name, message.num_workers, message.tells_losses)
                 self._followed_by.began_anew(message.name)
             group = self._groups[message.name]
-            worker = group.join(message.token, message.member_id)
+            worker = group.join(message.token, message.member_id, _rank(message))
             member = self._client(message.member_id)
             if member is None:
                 # Its heart is about to come back to a master that was restarted: this request was faster.
@@ -209,18 +230,7 @@ class Groups:
                 "worker %d of group %s joined (%s on %s)", worker.rank, group.name, worker.name, worker.host
             )
         worker = group.workers[message.token]
-        self._outgoing.append(
-            (
-                settle,
-                {
-                    "rank": worker.rank,
-                    "size": group.size,
-                    "clock": worker.clock,
-                    "barrier": worker.arrived,
-                    "losses": group.num_losses,
-                },
-            )
-        )
+        self._writing.answer(settle, group.place(worker))
 
     def _arrive(self, message: Arrive, now: float, settle: Settle) -> None:
         group, worker = self._find(message.token)
@@ -248,7 +258,7 @@ class Groups:
     def _advance(self, message: Advance, settle: Settle) -> None:
         group, worker = self._find(message.token)
         self._reach(group, worker, message.clock)
-        self._outgoing.append((settle, {"size": group.size}))
+        self._writing.answer(settle, {"size": group.size})
 
     def _await_clocks(self, message: AwaitClocks, now: float, settle: Settle) -> None:
         group, worker = self._find(message.token)
@@ -268,7 +278,7 @@ class Groups:
         )
 
     def _leave(self, message: LeaveGroup, settle: Settle) -> None:
-        self._outgoing.append((settle, {}))
+        self._writing.answer(settle, {})
         self._queue = [queued for queued in self._queue if queued.message.token != message.token]
         group = self._homes.get(message.token)
         if group is not None:
@@ -329,13 +339,17 @@ class Groups:
         for name, waiting in list(self._parked.items()):
             group = self._groups[name]
             self._parked[name] = [parked for parked in waiting if now < parked.deadline]
-            self._outgoing += [
-                (parked.settle, self._late(group, parked)) for parked in waiting if now >= parked.deadline
-            ]
+            for parked in waiting:
+                if now >= parked.deadline:
+                    self._writing.answer(parked.settle, self._late(group, parked))
+        for group in self._groups.values():
+            self._post.tick(group, now)
         self._fill_places(now)
         overdue = [queued for queued in self._queue if now >= queued.deadline]
         self._queue = [queued for queued in self._queue if now < queued.deadline]
-        self._outgoing += [(queued.settle, self._groups[queued.message.name].full()) for queued in overdue]
+        for queued in overdue:
+            group = self._groups[queued.message.name]
+            self._writing.answer(queued.settle, group.no_place(_rank(queued.message)))
         self._commit(now)
 
     def _add(self, group: Group, worker: Worker) -> None:
@@ -369,13 +383,14 @@ class Groups:
         self._note(group, worker)
         if group.tells_losses:
             self._note(None, *group.workers.values())  # what they had arrived at is void
+        self._post.departed(group, worker, Expelled(self._ended[worker.token]))
         self._review(group)
 
     def _fill_places(self, now: float) -> None:
         queue, self._queue = self._queue, []
         for queued in queue:
             group = self._groups.get(queued.message.name)
-            if group is not None and group.is_full:
+            if group is not None and not group.has_place(_rank(queued.message)):
                 self._queue.append(queued)
                 continue
             self._place(queued.message, now, queued.settle)
@@ -389,11 +404,11 @@ class Groups:
         if len(own) > self._settings.parked_max:
             # Most belong to connections that have ended; whoever still waits asks again.
             waiting.remove(own[0])
-            self._outgoing.append((own[0].settle, self._late(group, own[0])))
+            self._writing.answer(own[0].settle, self._late(group, own[0]))
         self._review(group)
         if now >= parked.deadline and parked in self._parked.get(group.name, ()):
             self._parked[group.name].remove(parked)
-            self._outgoing.append((parked.settle, self._late(group, parked)))
+            self._writing.answer(parked.settle, self._late(group, parked))
 
     def _review(self, group: Group) -> None:
         """Settle what can be settled, after something has changed."""
@@ -407,7 +422,7 @@ class Groups:
             if result is None:
                 still.append(parked)
             else:
-                self._outgoing.append((parked.settle, result))
+                self._writing.answer(parked.settle, result)
         if still:
             self._parked[group.name] = still
 
@@ -446,32 +461,23 @@ class Groups:
 
     def _note(self, group: Group | None, *workers: Worker) -> None:
         if group is not None:
-            self._dirty["groups", group.name] = None
+            self._writing.note("groups", group.name)
         for worker in workers:
-            self._dirty["workers", worker.token.hex()] = None
+            self._writing.note("workers", worker.token.hex())
 
-    def _row(self, table: Literal["groups", "workers"], key: str) -> Row:
+    def _row(self, table: Table, key: str) -> dict[str, Any] | None:
+        if table == "messages":
+            return self._post.row(key)
         if table == "groups":
             kept = self._groups.get(key)
-            return table, key, None if kept is None else kept.to_row()
+            return None if kept is None else kept.to_row()
         token = bytes.fromhex(key)
         home = self._homes.get(token)
-        return table, key, None if home is None else home.workers[token].to_row(home.name)
+        return None if home is None else home.workers[token].to_row(home.name)
 
     def _commit(self, now: float) -> None:
         self._fill_places(now)
-        outgoing, self._outgoing = self._outgoing, []
-        if self._dirty:
-            try:
-                self._save([self._row(table, key) for table, key in self._dirty])
-            except GlintError as error:
-                # Nobody hears what is not written down. It is written with what comes next; who asked may ask again.
-                logger.error("can't write groups down: %s", error)  # noqa: TRY400 - a disk's fault, not ours
-                outgoing = [(settle, error) for settle, _ in outgoing]
-            else:
-                self._dirty.clear()
-        for settle, result in outgoing:
-            settle(result)
+        self._writing.commit()
 
     # --- telling ------------------------------------------------------------------------------------------------
 
@@ -480,5 +486,10 @@ class Groups:
         return [self._told(self._groups[name]) for name in sorted(self._groups)]
 
     def _told(self, group: Group) -> dict[str, Any]:
-        waiting = self._parked.get(group.name, ())
-        return group.to_content({parked.token: f"{parked.kind} {parked.goal}" for parked in waiting})
+        waits = {token: "a message" for token in group.workers if self._post.is_waiting(token)}
+        waits |= {parked.token: f"{parked.kind} {parked.goal}" for parked in self._parked.get(group.name, ())}
+        return group.to_content(waits, self._post.num_messages())
+
+
+def _rank(message: JoinGroup) -> int | None:
+    return message.rank - 1 if message.rank else None

@@ -94,7 +94,7 @@ class MasterActor(RequestActor):
             followed_by=self.catalog.rounds,
         )
         self._started = clock()
-        self.groups.restore(registry.groups(), registry.workers(), self._started)
+        self.groups.restore(registry.groups(), registry.workers(), registry.messages(), self._started)
         self._awaited = {server.member_id for server in self.members.servers()}
         self._postponed: list[tuple[bytes, CreateModel | ClusterState]] = []
         self._asked: dict[int, Order] = {}

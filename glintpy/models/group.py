@@ -10,24 +10,20 @@ import logging
 import operator
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn, Self
 
 from glintpy.errors import ConfigError, Expelled, GlintError, ServerLost, WorkerLost, WorkersMissing
+from glintpy.futures import Future
 from glintpy.models.base import check_timeout
+from glintpy.models.deadlines import ANSWER_S, Deadline
+from glintpy.models.group_messages import GroupMessages, Received
 from glintpy.protocol.messages import Message
 from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
 from glintpy.protocol.spec import check_name
 from glintpy.ties import Tie
 
 logger = logging.getLogger("glintpy.client")
-
-ANSWER_S = 2.0
-"""How long past the caller's deadline the master's answer may take, which says who is missing."""
-
-WAIT_MS_MAX = 600_000
-"""The longest wait that is asked for at once; the master gives less."""
 
 NAMED_MAX = 8
 """Workers that an error names."""
@@ -40,6 +36,7 @@ def join_group(
     name: str,
     num_workers: int | None,
     *,
+    rank: int | None,
     on_worker_lost: OnWorkerLost,
     timeout_s: float | None,
 ) -> Group:
@@ -49,6 +46,7 @@ def join_group(
         tie: to the cluster.
         name: the group's.
         num_workers: its fixed size; None: whoever is there.
+        rank: the one that it wants; None: the lowest free one.
         on_worker_lost: ``"shrink"`` or ``"raise"``.
         timeout_s: seconds; None: the client's own setting.
 
@@ -59,7 +57,12 @@ def join_group(
     if on_worker_lost not in {"shrink", "raise"}:
         raise ConfigError(f'on_worker_lost is "shrink" or "raise", not {on_worker_lost!r}')
     size = 0 if num_workers is None else _count("num_workers", num_workers, at_least=1)
-    deadline = _Deadline(tie, timeout_s)
+    wanted = 0 if rank is None else _count("rank", rank, at_least=0) + 1
+    if size and wanted > size:
+        raise ConfigError(
+            f"group {name!r} of {size} workers has the ranks 0 to {size - 1}, and not {wanted - 1}"
+        )
+    deadline = Deadline(tie, timeout_s)
     token, runtime = os.urandom(16), tie.runtime()
     try:
         answer = runtime.ask_master(
@@ -69,6 +72,7 @@ def join_group(
                 token,
                 name,
                 size,
+                wanted,
                 on_worker_lost == "raise",
                 deadline.wait_ms(),
             ),
@@ -104,6 +108,8 @@ class Group:
         self._barrier: int = answer["barrier"]
         self._size: int = answer["size"]
         self._losses: int = answer["losses"]
+        self._member: int = answer["member"]
+        self._messages = GroupMessages(tie, token, f"worker {self._rank} of group {name!r}")
         self._is_followed = False
         self._is_applied = True
 
@@ -121,6 +127,11 @@ class Group:
     def size(self) -> int:
         """The ``num_workers`` of the group; without it, how many there were when the master answered last."""
         return self._size
+
+    @property
+    def member(self) -> int:
+        """This worker's number among all that ever joined the group, from 1; no other ever has it."""
+        return self._member
 
     @property
     def clock(self) -> int:
@@ -214,6 +225,84 @@ class Group:
         with self._lock:
             self._barrier = max(self._barrier, barrier)
 
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def send(
+        self, body: bytes | str, to: int | Iterable[int] | None = None, *, head: int = 0
+    ) -> Future[dict[int, int]]:
+        """Send a few words to other workers of the group.
+
+        They get it once, behind all that this worker sent before, as long as they are workers. It doesn't flush: push,
+        flush, and then send word of it.
+
+        Args:
+            body: at most 1 MiB; text travels as UTF-8.
+            to: a rank, or several; None: all others. All get it or none.
+            head: a number of at least 0, for whatever the workers agree on.
+
+        Returns:
+            A future of those to whom it goes, a ``member`` by rank. It is done when the master has written it down;
+            then it reaches each of them that does not leave and is not lost before.
+
+        Raises:
+            ConfigError: a body that is too long, or what can't be a rank or a head; here.
+            Overloaded: 1024 messages of this worker are not written down yet; here.
+            GlintError: the group was left, or belongs to another process; here.
+
+        The future raises:
+            WorkersMissing: nobody has that rank; nothing was sent.
+            Overloaded: too much waits for one of them, which receives nothing; nothing was sent.
+            Expelled: as ``tick``.
+            MasterUnreachable: the master did not answer within the client's ``timeout_s``; it may have been sent.
+        """
+        self._check()
+        return self._messages.send(body, to, head)
+
+    def receive(self, timeout_s: float | None = None) -> Received:
+        """Return the next message of another worker of the group; wait for it.
+
+        Args:
+            timeout_s: seconds to wait; None: the client's own setting, of which None waits for ever.
+
+        Raises:
+            TimeoutError: none came in time.
+            ConfigError: a time that can't be.
+            GlintError: the group was left, belongs to another process, or has a listener.
+            Expelled, MasterUnreachable: as ``tick``.
+        """
+        self._check()
+        return self._messages.receive(timeout_s)
+
+    def listen(
+        self,
+        on_message: Callable[[Received], object],
+        *,
+        on_departure: Callable[[], object] | None = None,
+        on_end: Callable[[GlintError], object] | None = None,
+    ) -> None:
+        """Have each message passed to a function, in a thread that begins here and ends with this worker's membership.
+
+        What the functions raise is logged under ``glintpy.client``. While one runs, what comes waits at the master.
+
+        Args:
+            on_message: called with each message, in order.
+            on_departure: called when somebody has left or is lost; ``has_gone`` says who.
+            on_end: called with the reason when the worker's membership ends without its doing.
+
+        Raises:
+            GlintError: it has a listener already, was left, or belongs to another process.
+        """
+        self._check()
+        self._messages.listen(on_message, on_departure, on_end)
+
+    def has_gone(self, member: int) -> bool:
+        """Return whether a worker is known to be none any more; asks nobody, so it needs a listener, or ``receive``.
+
+        Args:
+            member: a worker's ``member``, as ``send`` returns them.
+        """
+        return self._messages.has_gone(member)
+
     # --- the end ----------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -232,6 +321,7 @@ class Group:
 
     def _leave(self, *, is_orderly: bool, timeout_s: float | None) -> None:
         self._has_left = True
+        self._messages.end()
         self._tie.runtime().ask_master(
             lambda request_id: LeaveGroup(request_id, self._token, is_orderly), timeout_s=timeout_s
         )
@@ -288,7 +378,7 @@ class Group:
 
     def _wait(self, build: Callable[[int, int], Message], timeout_s: float | None, goal: str) -> None:
         self._check()
-        deadline = _Deadline(self._tie, timeout_s)
+        deadline = Deadline(self._tie, timeout_s)
         while True:
             answer = self._ask(
                 lambda request_id: build(request_id, deadline.wait_ms()), timeout_s=deadline.answer_s()
@@ -312,7 +402,7 @@ class Group:
             ranks=tuple(int(worker["rank"]) for worker in lost),
         )
 
-    def _missing(self, answer: dict[str, Any], goal: str, deadline: _Deadline) -> GlintError:
+    def _missing(self, answer: dict[str, Any], goal: str, deadline: Deadline) -> GlintError:
         missing, num_unjoined, unapplied = answer["missing"], answer["num_unjoined"], answer["unapplied"]
         if unapplied and not missing and not num_unjoined:
             return ServerLost(
@@ -327,30 +417,6 @@ class Group:
             f"{' and '.join(told)}",
             ranks=tuple(int(worker["rank"]) for worker in missing),
         )
-
-
-class _Deadline:
-    """Until when a caller waits."""
-
-    def __init__(self, tie: Tie, timeout_s: float | None) -> None:
-        limit_s = tie.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)
-        self.limit_s = limit_s or 0.0
-        self._end = None if limit_s is None else time.monotonic() + limit_s
-
-    @property
-    def has_passed(self) -> bool:
-        return self._end is not None and time.monotonic() >= self._end
-
-    def wait_ms(self) -> int:
-        """Return how long the master may put its answer off."""
-        if self._end is None:
-            return WAIT_MS_MAX
-        left_ms = round((self._end - time.monotonic()) * 1000)
-        return max(0, min(left_ms, WAIT_MS_MAX))
-
-    def answer_s(self) -> float | None:
-        """Return how long to wait for the answer itself."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic()) + ANSWER_S
 
 
 def _named(workers: list[dict[str, Any]]) -> str:

@@ -137,10 +137,12 @@ class JoinGroup(Message):
     name: str = rule(Text(128))
     num_workers: int = rule(Int())
     """0: whoever is there."""
+    rank: int = rule(Int())
+    """One more than the rank that it wants; 0: the lowest free one."""
     tells_losses: bool = rule(Bool())
     """Whoever waits is told when another worker is lost; else the others just go on."""
     wait_ms: int = rule(WAIT_MS)
-    """For a place in a group that is full."""
+    """For a place in a group that is full, or for a rank that is taken."""
 
 
 @message
@@ -188,3 +190,32 @@ class LeaveGroup(Message):
     token: bytes = rule(SESSION)
     is_orderly: bool = rule(Bool())
     """False: it failed, and counts as lost."""
+
+
+@message
+class SendMessage(Message):
+    """Client: its worker says something to others of its group. Answered when it is written down."""
+
+    KIND: ClassVar[int] = 55
+    token: bytes = rule(SESSION)
+    number: int = rule(Int(1))
+    """Of the worker's messages; the same when the request is repeated, and sent when the one before has its answer."""
+    head: int = rule(Int())
+    """What the workers agree on."""
+    ranks: Array | None = rule(Frame(index=True, optional=True))
+    """(n,) to whom; absent: to all others."""
+    body: Document = rule(Frame(document=True))
+    """Any bytes."""
+
+
+@message
+class ReceiveMessages(Message):
+    """Client: its worker wants what others have said to it, and lets go of what it has."""
+
+    KIND: ClassVar[int] = 56
+    token: bytes = rule(SESSION)
+    received: int = rule(Int())
+    """The number of the last message that it has; 0: none."""
+    departures: int = rule(Int())
+    """Of how many workers' going it has heard."""
+    wait_ms: int = rule(WAIT_MS)

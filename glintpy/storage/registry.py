@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS servers (name TEXT PRIMARY KEY, value TEXT NOT NULL, 
 CREATE TABLE IF NOT EXISTS models (model_id INTEGER PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS workers (token TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 """
 
 _KEYS = {
@@ -40,6 +41,7 @@ _KEYS = {
     "models": "model_id",
     "groups": "name",
     "workers": "token",
+    "messages": "name",
 }
 
 _FILE_BYTES_MIN = 512
@@ -209,8 +211,12 @@ class Registry:
         """Return the rows of the workers of groups."""
         return [json.loads(value) for _, value in self._rows("workers")]
 
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the rows of the messages between workers, by group in the order in which they were sent."""
+        return [json.loads(value) for _, value in self._rows("messages")]
+
     def save_groups(self, rows: Iterable[tuple[str, str, dict[str, Any] | None]]) -> None:
-        """Note groups and workers, all of them or none: (table, key, row), None for what is no more."""
+        """Note groups, workers and messages, all of them or none: (table, key, row), None for what is no more."""
         failpoints.hit("master.before_commit")
         try:
             self._database.execute("BEGIN")

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glintpy import config
+from glintpy.config import MESSAGE_BYTES_MAX
 from glintpy.errors import (
     ConfigError,
     DTypeError,
@@ -44,6 +45,8 @@ from glintpy.protocol.messages_master import (
     LeaveGroup,
     OpenModel,
     PublishModel,
+    ReceiveMessages,
+    SendMessage,
 )
 from glintpy.protocol.spec import ModelSpec
 from tests.models.raw_peer import RawPeer, Served, a_cluster, any_message, check_failure, header
@@ -293,12 +296,14 @@ def test_a_beat_and_a_leave_of_nobody_change_nothing(peer: RawPeer) -> None:
 
 def test_workers_that_can_not_be_are_refused_and_make_no_group(served: Served, peer: RawPeer) -> None:
     token = os.urandom(16)
-    peer.refused(JoinGroup(peer.next_id(), "x", token, "g\n", 0, False, 0), ConfigError, "printable")
-    peer.refused(JoinGroup(peer.next_id(), "x", token, "g", 2**62, False, 0), ConfigError, "at most")
+    peer.refused(JoinGroup(peer.next_id(), "x", token, "g\n", 0, 0, False, 0), ConfigError, "printable")
+    peer.refused(JoinGroup(peer.next_id(), "x", token, "g", 2**62, 0, False, 0), ConfigError, "at most")
     for message in (
         Arrive(peer.next_id(), token, 1, 0, 2**32 - 1),
         Advance(peer.next_id(), token, 2**63 - 1),
         AwaitClocks(peer.next_id(), token, 0, 0, False, 0, 0),
+        SendMessage(peer.next_id(), token, 1, 0, None, np.empty(0, np.uint8)),
+        ReceiveMessages(peer.next_id(), token, 0, 0, 0),
     ):
         peer.refused(message, Expelled, "knows no such worker")
     peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=False), Done)
@@ -307,12 +312,36 @@ def test_workers_that_can_not_be_are_refused_and_make_no_group(served: Served, p
 
 def test_a_worker_with_numbers_of_any_size_has_its_answers(served: Served, peer: RawPeer) -> None:
     token, most = os.urandom(16), 2**63 - 1
-    peer.ask(JoinGroup(peer.next_id(), served.client.clients()[0]["id"], token, "g", 0, True, 0), Done)
+    peer.ask(JoinGroup(peer.next_id(), served.client.clients()[0]["id"], token, "g", 0, 0, True, 0), Done)
     peer.refused(Arrive(peer.next_id(), token, most, 0, 0), RemoteProtocolError, "after barrier 0")
     peer.ask(Advance(peer.next_id(), token, most), Done)
     peer.ask(AwaitClocks(peer.next_id(), token, most, 0, False, most, 0), Done)
     peer.ask(AwaitClocks(peer.next_id(), token, 0, most, True, most, 2**32 - 1), Done)
     peer.ask(Arrive(peer.next_id(), token, 1, most, 2**32 - 1), Done)
+    peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=True), Done)
+    assert served.client.status()["groups"] == []
+
+
+def test_messages_that_cannot_be_are_refused_and_change_nothing(served: Served, peer: RawPeer) -> None:
+    token, most = os.urandom(16), 2**63 - 1
+    empty = np.empty(0, np.uint8)
+    peer.ask(JoinGroup(peer.next_id(), served.client.clients()[0]["id"], token, "g", 0, 6, True, 0), Done)
+    peer.refused(
+        SendMessage(peer.next_id(), token, 1, 0, np.zeros((1, 3), np.int64), empty),
+        RemoteProtocolError,
+        "are a list",
+    )
+    too_long = np.zeros(MESSAGE_BYTES_MAX + 1, np.uint8)
+    peer.refused(SendMessage(peer.next_id(), token, 1, 0, None, too_long), ConfigError, "at most")
+    peer.refused(
+        ReceiveMessages(peer.next_id(), token, 1, 0, 0),
+        RemoteProtocolError,
+        "it has message 1 and heard of 0",
+    )
+    peer.refused(ReceiveMessages(peer.next_id(), token, 0, most, 0), RemoteProtocolError, str(most))
+    peer.ask(SendMessage(peer.next_id(), token, most, most, np.array([5, 5]), empty), Done)
+    (found,) = served.client.status()["groups"][0]["workers"]
+    assert (found["rank"], found["num_messages"]) == (5, 1)
     peer.ask(LeaveGroup(peer.next_id(), token, is_orderly=True), Done)
     assert served.client.status()["groups"] == []
 
@@ -331,7 +360,7 @@ FOR_MASTERS = {
         "ConfigureModel",
         "ClusterState",
     ),
-    *("JoinGroup", "Arrive", "Advance", "AwaitClocks", "LeaveGroup"),
+    *("JoinGroup", "Arrive", "Advance", "AwaitClocks", "LeaveGroup", "SendMessage", "ReceiveMessages"),
     *("Done", "Failure"),
 }
 OTHERS = {name: kind for kind in message_types().values() if (name := kind.__name__) not in FOR_MASTERS}

@@ -6,11 +6,22 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from glintpy.actors.groups import GroupMessage, Groups, Row
+import numpy as np
+
+from glintpy.actors.groups import GroupMessage, Groups
 from glintpy.actors.membership import Member
+from glintpy.actors.writing import Row
 from glintpy.config import GroupSettings
 from glintpy.errors import ConfigError, GlintError
-from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup
+from glintpy.protocol.messages_master import (
+    Advance,
+    Arrive,
+    AwaitClocks,
+    JoinGroup,
+    LeaveGroup,
+    ReceiveMessages,
+    SendMessage,
+)
 
 SETTINGS = GroupSettings()
 
@@ -72,7 +83,7 @@ class World:
     def __init__(self, **settings: Any) -> None:
         self.settings = replace(SETTINGS, **settings)
         self.now = 0.0
-        self.disk: dict[str, dict[str, str]] = {"groups": {}, "workers": {}}
+        self.disk: dict[str, dict[str, str]] = {"groups": {}, "workers": {}, "messages": {}}
         self.is_full = False
         self.members: dict[str, Member] = {}
         self.asked: list[Asked] = []
@@ -84,8 +95,8 @@ class World:
         groups = Groups(
             save=self._save, client=self.members.get, settings=self.settings, followed_by=self.followed_by
         )
-        saved = {table: [json.loads(row) for row in rows.values()] for table, rows in self.disk.items()}
-        groups.restore(saved["groups"], saved["workers"], self.now)
+        saved = {table: [json.loads(rows[key]) for key in sorted(rows)] for table, rows in self.disk.items()}
+        groups.restore(saved["groups"], saved["workers"], saved["messages"], self.now)
         return groups
 
     def _save(self, rows: list[Row]) -> None:
@@ -152,9 +163,16 @@ class Told:
         self.world, self.client_id, self.token = world, client_id, token
         self.rank = -1
         self.clock = self.barrier = self.losses = 0
+        self.sent = self.received = self.departures = 0
 
     def join(
-        self, name: str = "g", num_workers: int = 0, *, tells_losses: bool = False, wait_s: float = 30.0
+        self,
+        name: str = "g",
+        num_workers: int = 0,
+        *,
+        rank: int | None = None,
+        tells_losses: bool = False,
+        wait_s: float = 30.0,
     ) -> Asked:
         asked = self.world.ask(
             JoinGroup(
@@ -163,6 +181,7 @@ class Told:
                 self.token,
                 name,
                 num_workers,
+                0 if rank is None else rank + 1,
                 tells_losses,
                 int(wait_s * 1000),
             )
@@ -198,6 +217,22 @@ class Told:
     def arrive(self, wait_s: float = 30.0) -> Asked:
         return self.world.ask(
             Arrive(self.world.request_id(), self.token, self.barrier + 1, self.losses, int(wait_s * 1000))
+        )
+
+    def send(self, body: str = "", *ranks: int, head: int = 0, number: int | None = None) -> Asked:
+        """Send a message to ranks, or to all others; a ``number`` repeats an earlier one."""
+        self.sent += number is None
+        to = np.array(ranks, np.int64) if ranks else None
+        raw = np.frombuffer(body.encode(), np.uint8)
+        message = SendMessage(self.world.request_id(), self.token, number or self.sent, head, to, raw)
+        return self.world.ask(message)
+
+    def receive(self, wait_s: float = 30.0) -> Asked:
+        """Ask for messages behind those that were taken."""
+        return self.world.ask(
+            ReceiveMessages(
+                self.world.request_id(), self.token, self.received, self.departures, int(wait_s * 1000)
+            )
         )
 
     def leave(self, *, is_orderly: bool = True) -> Asked:
