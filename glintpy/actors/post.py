@@ -161,6 +161,12 @@ class Post:
     def send(self, group: Group, worker: Worker, message: SendMessage, settle: Settle) -> None:
         """Take a message, for all that it is for or for none.
 
+        Args:
+            group: the worker's.
+            worker: who sends it.
+            message: the request.
+            settle: hears the answer.
+
         Raises:
             Overloaded: too much waits for one of them, or altogether; nothing was changed.
             ConfigError: its body is too long.
