@@ -293,6 +293,7 @@ class Group:
             "barrier": self.barrier,
             "num_unjoined": self.num_unjoined,
             "num_losses": self.num_losses,
+            "lost": self.lost,
             "workers": [
                 {
                     **worker.to_content(),

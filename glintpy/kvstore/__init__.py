@@ -10,6 +10,8 @@
     kv.push("w", gradient)
     w = kv.pull("w")
 
+and ps-lite's roles, barriers and short requests between nodes: ``Postoffice`` and ``SimpleApp``.
+
 Nothing here imports what a program could not import as well.
 """
 
@@ -19,6 +21,22 @@ from glintpy.kvstore.base import KVStoreBase
 from glintpy.kvstore.creating import create
 from glintpy.kvstore.forms import RowSparse
 from glintpy.kvstore.optimizers import Optimizer, create_optimizer
+from glintpy.kvstore.postoffice import Postoffice
+from glintpy.kvstore.roles import SCHEDULER, SERVERS, WORKERS
+from glintpy.kvstore.simple_app import SimpleApp, SimpleData
 from glintpy.kvstore.store import KVStore
 
-__all__ = ["KVStore", "KVStoreBase", "Optimizer", "RowSparse", "create", "create_optimizer"]
+__all__ = [
+    "SCHEDULER",
+    "SERVERS",
+    "WORKERS",
+    "KVStore",
+    "KVStoreBase",
+    "Optimizer",
+    "Postoffice",
+    "RowSparse",
+    "SimpleApp",
+    "SimpleData",
+    "create",
+    "create_optimizer",
+]

@@ -9,9 +9,7 @@ from typing import Any
 from glintpy import BigMatrix, BigVector, Client, ConfigError
 from glintpy.kvstore.directory import Place
 from glintpy.kvstore.forms import Key, check_key
-
-SCHEDULER, SERVERS, WORKERS = 1, 2, 4
-"""Groups of nodes, as ps-lite numbers them."""
+from glintpy.kvstore.roles import SERVERS, WORKERS
 
 _registered: dict[int, str] = {}
 
@@ -69,7 +67,7 @@ def num_dead(client: Client, group: str, node_id: int) -> int:
     Args:
         client: to the cluster.
         group: the workers'.
-        node_id: a sum of ``SCHEDULER``, ``SERVERS`` and ``WORKERS``.
+        node_id: a sum of 1 (scheduler), 2 (servers) and 4 (workers).
 
     Raises:
         ConfigError: another number.

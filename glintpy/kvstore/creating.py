@@ -59,7 +59,7 @@ def create(
         A ``KVStore``, or an instance of what was registered.
 
     Raises:
-        ConfigError: there is no such kind, or no cluster.
+        ConfigError: there is no such kind, or no cluster; or this process is no worker.
         MasterUnreachable: nobody answers at the address.
         WorkersMissing: others did not come in time.
     """
@@ -75,6 +75,12 @@ def create(
         known = ", ".join([*LOCAL, *ASYNC, *SYNC, *sorted(KVStoreBase.registry)])
         raise ConfigError(f"there is no kind of store {name!r:.80}; there is {known}")
     found = job_of(client, dict(os.environ), name=job, num_workers=num_workers, on_worker_lost=on_worker_lost)
+    if found.role != "worker":
+        raise ConfigError(
+            f"DMLC_ROLE is {found.role!r}, and a store belongs to a worker. A process with another role answers "
+            "requests: kvstore.Postoffice() and kvstore.SimpleApp(). Servers that hold values, and masters, are "
+            "commands of their own: start them with glintpy server and glintpy master, or with glintpy launch"
+        )
     membership = Membership.shared(client, found, timeout_s=timeout_s)
     try:
         return DistKVStore(kind, membership, store, in_rounds=kind in SYNC)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glintpy import ConfigError
+from glintpy.kvstore.roles import Role, check_role
 
 OnWorkerLost = Literal["shrink", "raise"]
 
@@ -33,6 +34,8 @@ class Job:
         num_workers: how many there are; None: whoever is there.
         num_servers: how many were started with it; None: nobody said.
         on_worker_lost: what the others hear of a worker that is lost, see ``Client.join``.
+        role: what the process is.
+        num_role_servers: how many processes have the role of a server and hold nothing; None: nobody said.
     """
 
     address: str
@@ -41,6 +44,8 @@ class Job:
     num_workers: int | None = None
     num_servers: int | None = None
     on_worker_lost: OnWorkerLost = "shrink"
+    role: Role = "worker"
+    num_role_servers: int | None = None
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that say it, with those that programs written for dmlc's trackers look at."""
@@ -48,7 +53,7 @@ class Job:
             "GLINTPY_MASTER": self.address,
             "GLINTPY_JOB": self.name,
             "GLINTPY_ON_WORKER_LOST": self.on_worker_lost,
-            "DMLC_ROLE": "worker",
+            "DMLC_ROLE": self.role,
         }
         host, _, port = self.address.removeprefix("tcp://").rpartition(":")
         found |= {"DMLC_PS_ROOT_URI": host, "DMLC_PS_ROOT_PORT": port}
@@ -56,6 +61,8 @@ class Job:
             found |= dict.fromkeys(("GLINTPY_NUM_WORKERS", "DMLC_NUM_WORKER"), str(self.num_workers))
         if self.num_servers is not None:
             found |= dict.fromkeys(("GLINTPY_NUM_SERVERS", "DMLC_NUM_SERVER"), str(self.num_servers))
+        if self.num_role_servers is not None:
+            found["GLINTPY_NUM_ROLE_SERVERS"] = str(self.num_role_servers)
         if self.rank is not None:
             found |= dict.fromkeys(("GLINTPY_RANK", "DMLC_RANK", "DMLC_TASK_ID"), str(self.rank))
         return found
@@ -65,14 +72,9 @@ class Job:
         """Return the job that the variables speak of; None: they name no master.
 
         Raises:
-            ConfigError: a number that is none, or a role that a program can't take.
+            ConfigError: a number or role that is none.
         """
-        role = environment.get("DMLC_ROLE", "worker")
-        if role != "worker":
-            raise ConfigError(
-                f"DMLC_ROLE is {role!r}: this program would be a worker. Servers and masters are commands of their "
-                "own: start them with glintpy server and glintpy master, or all together with glintpy launch"
-            )
+        role = role_of(environment)
         address = _address(environment)
         if address is None:
             return None
@@ -86,7 +88,19 @@ class Job:
             num_workers=_number(environment, ("GLINTPY_NUM_WORKERS", "DMLC_NUM_WORKER"), at_least=1),
             num_servers=_number(environment, ("GLINTPY_NUM_SERVERS", "DMLC_NUM_SERVER"), at_least=0),
             on_worker_lost="raise" if lost == "raise" else "shrink",
+            role=role,
+            # Not DMLC_NUM_SERVER, which counts servers that hold values.
+            num_role_servers=_number(environment, ("GLINTPY_NUM_ROLE_SERVERS",), at_least=0),
         )
+
+
+def role_of(environment: Mapping[str, str]) -> Role:
+    """Return what the variables say that this process is; a worker if they say nothing.
+
+    Raises:
+        ConfigError: no role.
+    """
+    return check_role(environment.get("DMLC_ROLE") or "worker", whose="DMLC_ROLE")
 
 
 def _address(environment: Mapping[str, str]) -> str | None:

@@ -10,7 +10,15 @@ from glintpy.kvstore.environment import Job
 FULL = Job("tcp://10.0.0.1:13370", "job-7", rank=2, num_workers=4, num_servers=3, on_worker_lost="raise")
 
 
-@pytest.mark.parametrize("job", [FULL, Job("tcp://[::1]:5"), Job("ipc:///tmp/x.sock", num_workers=1)])
+@pytest.mark.parametrize(
+    "job",
+    [
+        FULL,
+        Job("tcp://[::1]:5"),
+        Job("ipc:///tmp/x.sock", num_workers=1),
+        Job("tcp://a:1", role="server", num_role_servers=2),
+    ],
+)
 def test_what_is_told_is_what_is_heard(job: Job) -> None:
     assert Job.from_environment(job.to_environment()) == job
 
@@ -51,7 +59,11 @@ def test_without_a_master_there_is_no_job() -> None:
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"DMLC_ROLE": "server"}, "start them with glintpy server and glintpy master"),
+        ({"DMLC_ROLE": "boss"}, "DMLC_ROLE is scheduler, server or worker, not 'boss'"),
+        (
+            {"GLINTPY_MASTER": "a", "GLINTPY_NUM_ROLE_SERVERS": "-2"},
+            "GLINTPY_NUM_ROLE_SERVERS is an integer of at least 0",
+        ),
         ({"DMLC_PS_ROOT_URI": "a"}, "DMLC_PS_ROOT_PORT says no port"),
         (
             {"DMLC_PS_ROOT_URI": "a", "DMLC_PS_ROOT_PORT": "x"},
