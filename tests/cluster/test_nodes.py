@@ -115,10 +115,13 @@ def test_requests_are_answered_though_the_master_is_killed_meanwhile(tmp_path: P
             worker = Postoffice("worker", one, num_workers=1, num_servers=1, timeout_s=PATIENCE_S)
             server = Postoffice("server", two, num_workers=1, num_servers=1, timeout_s=PATIENCE_S)
             kept = threading.Event()
-            asked = []
-            heard = SimpleApp(
-                node=server, request_handle=lambda request, _: (asked.append(request), kept.set())
-            )
+            asked: list[SimpleData] = []
+
+            def keep(request: SimpleData, _: SimpleApp) -> None:
+                asked.append(request)
+                kept.set()
+
+            heard = SimpleApp(node=server, request_handle=keep)
             app = SimpleApp(node=worker)
             first = app.request(1, "", 8)
             assert kept.wait(PATIENCE_S)
