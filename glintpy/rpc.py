@@ -189,7 +189,8 @@ class Endpoint:
             if self._closed:
                 return False
             peer = self._peers[key]
-            peer.load.add(call)
+            if not call.is_quiet:
+                peer.load.add(call)
             peer.link.submit(call)
             self._caller_left = time.monotonic()
             more = self._exchange(peer, self._caller_left)

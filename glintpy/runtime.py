@@ -246,6 +246,7 @@ class Runtime:
         *,
         timeout_s: float | None,
         then: Callable[[], None] | None = None,
+        is_quiet: bool = False,
     ) -> Future[Any]:
         """Ask the master; a future of the answer's content.
 
@@ -253,8 +254,9 @@ class Runtime:
             build: makes the message from a request id.
             timeout_s: its deadline.
             then: done soon after the answer has come, without any lock; see ``put_off``.
+            is_quiet: the answer may take minutes; whoever waits for it leaves receiving to others.
         """
-        return self._ask_master(build, timeout_s=timeout_s, then=then)[0]
+        return self._ask_master(build, timeout_s=timeout_s, then=then, is_quiet=is_quiet)[0]
 
     def _ask_master(
         self,
@@ -262,9 +264,11 @@ class Runtime:
         *,
         timeout_s: float | None,
         then: Callable[[], None] | None = None,
+        is_quiet: bool = False,
     ) -> tuple[Future[Any], Call]:
         future: Future[Any] = Future()
-        future.bringer = self  # without it the answer lies for a millisecond or two: see rpc.STANDBY_S
+        if not is_quiet:
+            future.bringer = self  # without it the answer lies for a millisecond or two: see rpc.STANDBY_S
         request_id = self.new_request_id()
         unreachable = MasterUnreachable(
             f"the master at {self.address} did not answer within {timeout_s or 0:g} s; "
@@ -281,6 +285,7 @@ class Runtime:
             lambda _: build(request_id),
             settle,
             deadline=self.deadline(timeout_s),
+            is_quiet=is_quiet,
         )
         if not self._endpoint.submit(MASTER, call):
             call.finish(Failed(GlintError("the client is closed"), "unsent"))

@@ -483,12 +483,13 @@ class Groups:
 
     def to_content(self) -> list[dict[str, Any]]:
         """Return the groups as plain data, by name."""
-        return [self._told(self._groups[name]) for name in sorted(self._groups)]
+        num_messages = self._post.num_messages()
+        return [self._told(self._groups[name], num_messages) for name in sorted(self._groups)]
 
-    def _told(self, group: Group) -> dict[str, Any]:
+    def _told(self, group: Group, num_messages: dict[bytes, int]) -> dict[str, Any]:
         waits = {token: "a message" for token in group.workers if self._post.is_waiting(token)}
         waits |= {parked.token: f"{parked.kind} {parked.goal}" for parked in self._parked.get(group.name, ())}
-        return group.to_content(waits, self._post.num_messages())
+        return group.to_content(waits, num_messages)
 
 
 def _rank(message: JoinGroup) -> int | None:

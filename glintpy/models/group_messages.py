@@ -208,14 +208,19 @@ class GroupMessages:
         self._taken, received = self._buffer.popleft()
         return received
 
-    def _ask(self, deadline: Deadline) -> bool:
+    def _ask(self, deadline: Deadline, *, is_quiet: bool = False) -> bool:
         """Ask for what comes next, and return whether anybody has gone."""
         try:
-            answer = self._tie.runtime().ask_master(
-                lambda request_id: ReceiveMessages(
-                    request_id, self._token, self._taken, self._departures, deadline.wait_ms()
-                ),
-                timeout_s=deadline.answer_s(),
+            answer = (
+                self._tie.runtime()
+                .ask_master_later(
+                    lambda request_id: ReceiveMessages(
+                        request_id, self._token, self._taken, self._departures, deadline.wait_ms()
+                    ),
+                    timeout_s=deadline.answer_s(),
+                    is_quiet=is_quiet,
+                )
+                .result()
             )
         except Expelled as error:
             raise Expelled(f"{self._who}: {error}") from None
@@ -277,7 +282,7 @@ class GroupMessages:
         while not self._is_over.is_set():
             try:
                 with self._receiving:
-                    has_gone = not self._buffer and self._ask(Deadline(self._tie, LISTEN_S))
+                    has_gone = not self._buffer and self._ask(Deadline(self._tie, LISTEN_S), is_quiet=True)
             except GlintError as error:
                 if self._is_over.is_set():
                     return

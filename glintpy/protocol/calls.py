@@ -97,6 +97,7 @@ class Call:
         other_model_id: a second one that it touches.
         numbered: it changes something: it has a sequence number and is applied exactly once.
         is_hasty: it fails when its server is lost, rather than wait for its return.
+        is_quiet: it may be open for minutes, and nothing is under way because of it: it doesn't count as load.
         build_read: for a push that wants values: makes the pull that fetches them when only the receipt of
             the push is known, so that its payload need not be sent again.
     """
@@ -112,6 +113,7 @@ class Call:
     numbered: bool = False
     build_read: Callable[[Stamp], Message] | None = None
     is_hasty: bool = False
+    is_quiet: bool = False
     # What the link notes about it.
     attempts: int = 0
     sequence: int = 0

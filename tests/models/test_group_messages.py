@@ -168,6 +168,18 @@ def test_a_listener_hears_messages_departures_and_the_end(
     del served
 
 
+def test_listening_costs_other_requests_nothing(
+    groups: list[glintpy.Group], clients: list[glintpy.Client], served: Served
+) -> None:
+    """It is open for minutes: what counts as under way would put small requests off, and receive for everybody."""
+    heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+    groups[0].listen(lambda received: heard.put(received.text))
+    until_waiting(served.client, {0: "a message"})
+    assert not clients[0]._tie.runtime().is_busy
+    groups[1].send("a", 0)
+    assert heard.get(timeout=PATIENCE_S) == "a"
+
+
 def test_leaving_ends_listening_and_what_is_asked_then_is_an_error(groups: list[glintpy.Group]) -> None:
     ends: list[glintpy.GlintError] = []
     before = set(threading.enumerate())
