@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +68,17 @@ Servers = Annotated[
         envvar="DMLC_NUM_SERVER",
         show_default=False,
         help="How many servers to run." + options.default_text("as many as workers"),
+    ),
+]
+RoleServers = Annotated[
+    int,
+    typer.Option(
+        "--role-servers",
+        metavar="N",
+        min=0,
+        max=1000,
+        help="How many more processes run the command with DMLC_ROLE=server, as programs of ps-lite have them. They "
+        "hold no values, and end by themselves.",
     ),
 ]
 Master = Annotated[
@@ -129,6 +140,7 @@ def _launch(
     *,
     workers: Workers,
     servers: Servers = None,
+    role_servers: RoleServers = 0,
     master: Master = None,
     port: Port = 0,
     on_worker_lost: OnWorkerLost = Loss.END,
@@ -156,8 +168,11 @@ def _launch(
     signals = foreground.Signals(interrupts=True)
     signals.install()
     ends_all = on_worker_lost is Loss.END
+    if role_servers and launcher is not far.Launcher.LOCAL:
+        raise Failed("--role-servers starts processes of this machine: it needs --launcher local")
     plan = _Plan(
         num_servers=workers if servers is None else servers,
+        num_role_servers=role_servers,
         master=master,
         port=port,
         host=host,
@@ -190,6 +205,7 @@ class _Plan:
     """What the options say about the cluster."""
 
     num_servers: int
+    num_role_servers: int
     master: str | None
     port: int
     host: str | None
@@ -258,21 +274,22 @@ def _tasks(
     from glintpy.cluster.workers import Task  # noqa: PLC0415 - loads numpy
     from glintpy.kvstore.environment import Job  # noqa: PLC0415 - loads numpy
 
-    name = f"job-{uuid.uuid4().hex[:12]}"
-    told = [
-        Job(
-            address,
-            name,
-            rank=rank,
-            num_workers=workers,
-            num_servers=plan.num_servers,
-            on_worker_lost="shrink" if on_worker_lost is Loss.SHRINK else "raise",
-        ).to_environment()
-        for rank in range(workers)
-    ]
+    job = Job(
+        address,
+        f"job-{uuid.uuid4().hex[:12]}",
+        num_workers=workers,
+        num_servers=plan.num_servers,
+        on_worker_lost="shrink" if on_worker_lost is Loss.SHRINK else "raise",
+        num_role_servers=plan.num_role_servers or None,
+    )
+    told = [replace(job, rank=rank).to_environment() for rank in range(workers)]
     if plan.away is not None:
         return plan.away.workers(command, workers, told)
-    return [Task(f"worker {rank}", command, told[rank]) for rank in range(workers)]
+    others = [
+        Task(f"server {rank}", command, replace(job, role="server", rank=rank).to_environment())
+        for rank in range(plan.num_role_servers)
+    ]
+    return [*(Task(f"worker {rank}", command, told[rank]) for rank in range(workers)), *others]
 
 
 def _run(

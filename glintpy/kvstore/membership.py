@@ -19,9 +19,6 @@ from typing import ClassVar
 from glintpy import Client, ConfigError, GlintError, ModelNotFound
 from glintpy.kvstore.environment import Job
 
-TURN_S = 10.0
-"""How long a worker waits for those with lower ranks to join before it, so that it gets its own rank."""
-
 POLL_S = 0.05
 """Between two looks at who has joined."""
 
@@ -47,10 +44,14 @@ class Membership:
         self._num_stores = 0
         self._pid = os.getpid()
         self._gate = threading.Lock()
-        if job.rank and job.num_workers is not None:
-            self._await_turn(job.name, job.rank)
+        # A launcher of MPI or Slurm may number more processes than there are workers.
+        has_rank = job.rank is not None and job.num_workers is not None and job.rank < job.num_workers
         self.group = client.join(
-            job.name, job.num_workers, on_worker_lost=job.on_worker_lost, timeout_s=timeout_s
+            job.name,
+            job.num_workers,
+            rank=job.rank if has_rank else None,
+            on_worker_lost=job.on_worker_lost,
+            timeout_s=timeout_s,
         )
         self.prefix = f"kv/{job.name}/"
         self.is_new = self.group.clock == 0
@@ -136,11 +137,6 @@ class Membership:
             if name.startswith(self.prefix):
                 with contextlib.suppress(ModelNotFound):
                     self.client.destroy(name)
-
-    def _await_turn(self, name: str, rank: int) -> None:
-        end = time.monotonic() + TURN_S
-        while len(self._ranks(name)) < rank and time.monotonic() < end:
-            time.sleep(POLL_S)
 
     def _ranks(self, name: str) -> list[int]:
         for group in self.client.status(timeout_s=0)["groups"]:

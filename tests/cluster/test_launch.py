@@ -49,6 +49,20 @@ print("well", flush=True)
 """
 
 
+ROLES = """
+from glintpy.kvstore import SERVERS, Postoffice, SimpleApp
+
+def answer(request, app):
+    app.response(request, f"{request.body}, {app.node.node_id}")
+
+with Postoffice() as node, SimpleApp(request_handle=answer) as app:
+    node.barrier()
+    if node.is_worker:
+        print(node.my_rank, app.wait(app.request(1, "hello", SERVERS)), flush=True)
+    node.barrier()
+"""
+
+
 def script(folder: Path, text: str) -> list[str]:
     path = folder / "worker.py"
     path.write_text(text)
@@ -81,6 +95,19 @@ def test_a_cluster_that_runs_can_be_used(tmp_path: Path, cluster: glintpy.LocalC
     with cluster.client() as client:
         assert client.open("sums").pull([0, 1]).result().tolist() == [1, 2]
         client.destroy("sums")
+
+
+def test_programs_of_ps_lite_have_nodes_with_the_role_of_a_server(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-n", 2, "-s", 1, "--role-servers", 2, *script(tmp_path, ROLES))
+    assert done.returncode == 0, done.stderr
+    expected = [f"[worker {rank}] {rank} {{8: 'hello, 8', 10: 'hello, 10'}}" for rank in range(2)]
+    assert sorted(done.stdout.splitlines()) == expected
+
+
+def test_nodes_with_roles_are_of_this_machine(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-n", 2, "--role-servers", 2, "--launcher", "slurm", "true")
+    assert done.returncode != 0
+    assert "--role-servers starts processes of this machine" in done.stderr
 
 
 def test_one_failure_ends_all_with_its_exit_code(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import glintpy
 from glintpy import ModelNotFound
 from glintpy.kvstore import KVStore, create
+from tests.cluster.helpers import until
 from tests.kvstore.conftest import PATIENCE_S, RunWorkers
 
 
@@ -229,3 +231,19 @@ def test_ranks_are_those_that_the_launcher_gave(cluster: glintpy.LocalCluster, j
     for thread in threads:
         thread.join()
     assert ranks == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_worker_has_the_rank_that_its_launcher_gave_it_whoever_comes_first(
+    cluster: glintpy.LocalCluster, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINTPY_MASTER", cluster.address)
+    monkeypatch.setenv("GLINTPY_RANK", "1")
+    options: dict[str, Any] = {"job": job, "num_workers": 2, "timeout_s": PATIENCE_S}
+    with cluster.client() as one, cluster.client() as two, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(create, "dist_async", one, **options)
+        until(
+            lambda: [group["workers"][0]["rank"] for group in two.status()["groups"]] == [1], "it has joined"
+        )
+        monkeypatch.setenv("GLINTPY_RANK", "0")
+        with create("dist_async", two, **options) as other, first.result(PATIENCE_S) as kv:
+            assert (other.rank, kv.rank) == (0, 1)
