@@ -441,7 +441,7 @@ class SimpleApp:
         self.node.switchboard.remove(self)
         self.end(GlintError(f"app {self.app_id} was closed"))
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(self.node.timeout_s)  # a handler of the user's may go on
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from glintpy.testing.proxy import Proxy
 from tests.cluster.drilled import DrilledCluster
 from tests.cluster.helpers import PATIENCE_S, line_of, program, until
 from tests.cluster.working import Waiting, told, until_waiting
+
+MANY = 150
 
 ECHO = """\
 import sys
@@ -133,6 +136,53 @@ def test_a_message_is_given_once_though_the_master_dies_of_it(tmp_path: Path, pl
                 receiver.receive(timeout_s=0.1)
     finally:
         cluster.close()
+
+
+@pytest.mark.soak
+def test_everybody_tells_everybody_once_and_in_order_through_resets_and_kills_of_the_master(
+    tmp_path: Path,
+) -> None:
+    cluster = DrilledCluster(tmp_path, 0)
+    with ExitStack() as stack:
+        stack.callback(cluster.close)
+        cluster.start()
+        proxies = [stack.enter_context(Proxy(cluster.master.address)) for _ in range(4)]
+        clients = [
+            stack.enter_context(glintpy.Client(proxy.address, timeout_s=2 * PATIENCE_S)) for proxy in proxies
+        ]
+        groups = [client.join("job", 4) for client in clients]
+        had: list[list[tuple[int, int]]] = [[] for _ in groups]
+
+        def tell(group: glintpy.Group) -> None:
+            for number in range(MANY):
+                group.send(str(number), head=number).result()
+
+        def hear(group: glintpy.Group) -> None:
+            for _ in range(3 * MANY):
+                received = group.receive()
+                assert received.text == str(received.head)
+                had[group.rank].append((received.rank, received.head))
+
+        calls = [Waiting(partial(call, group)) for group in groups for call in (tell, hear)]
+        for turn in range(6):
+            seen = [len(found) for found in had]
+            until(
+                lambda seen=seen: (
+                    all(len(found) > before for found, before in zip(had, seen, strict=True))  # type: ignore[misc]  # - the default binds it
+                    or all(call.is_over for call in calls)
+                ),
+                "all have heard something",
+            )
+            if turn % 2:
+                cluster.master.kill()
+                cluster.master.start()
+            else:
+                for proxy in proxies:
+                    proxy.reset_all()
+        assert [call.end() for call in calls] == [None] * 8
+        for rank, found in enumerate(had):
+            for other in set(range(4)) - {rank}:
+                assert [head for sender, head in found if sender == other] == list(range(MANY))
 
 
 def test_a_listener_goes_on_when_the_master_is_back(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from glintpy.kvstore import (
     switchboard,
 )
 from glintpy.kvstore.switchboard import Letter
+from glintpy.protocol.messages_master import LeaveGroup
 from tests.cluster.helpers import until
 from tests.kvstore.conftest import PATIENCE_S
 
@@ -69,6 +70,27 @@ def test_a_group_is_asked_and_all_of_it_answers(nodes: list[Postoffice]) -> None
     assert apps[0].wait(first) == {}  # again
     assert apps[2].wait(apps[2].request(1, "", WORKERS + SERVERS)) == {9: "9 1 ", 8: "8 1 "}  # not itself
     assert apps[1].wait(apps[1].request(1, "me", 8)) == {8: "8 1 me"}
+
+
+@pytest.mark.soak
+def test_nodes_that_start_side_by_side_are_always_ready(cluster: glintpy.LocalCluster, job: str) -> None:
+    """In ps-lite one to three starts of a hundred fail."""
+
+    def run(role: Any, number: int) -> dict[int, str]:
+        with (
+            cluster.client(timeout_s=PATIENCE_S) as client,
+            Postoffice(
+                role, client, job=f"{job}-{number}", num_workers=2, num_servers=1, timeout_s=PATIENCE_S
+            ) as node,
+        ):
+            app = SimpleApp(node=node, request_handle=echo)
+            node.barrier()
+            return app.wait(app.request(1, "", WORKERS + SERVERS))
+
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(200):
+            found = list(pool.map(run, ("worker", "server", "worker"), [number] * 3, timeout=PATIENCE_S))
+            assert sorted(len(answers) for answers in found) == [2, 2, 2]
 
 
 def test_without_a_handler_the_answer_is_empty(nodes: list[Postoffice]) -> None:
@@ -339,3 +361,42 @@ def test_closing_fails_what_is_open(nodes: list[Postoffice]) -> None:
         lambda: not [t for t in threading.enumerate() if t.name == "glintpy-app" and not t.daemon],
         "none is left",
     )
+
+
+def test_a_node_that_is_expelled_hears_so_in_what_it_waits_for(nodes: list[Postoffice]) -> None:
+    """In ps-lite one that was taken for dead goes on for ever, and is told nothing."""
+    SimpleApp(node=nodes[1], request_handle=lambda *_: None)
+    worker = SimpleApp(node=nodes[0])
+    timestamp = worker.request(1, "", 8)
+    with pytest.raises(glintpy.WorkersMissing):
+        worker.wait(timestamp, 0.05)
+    nodes[0].client._tie.runtime().ask_master(
+        lambda request_id: LeaveGroup(request_id, nodes[0]._nodes._token, is_orderly=False),
+        timeout_s=PATIENCE_S,
+    )
+    with pytest.raises(glintpy.Expelled, match=r"worker 9 of group .*: its membership has ended"):
+        worker.wait(timestamp)
+    with pytest.raises(glintpy.GlintError, match="takes no requests any more"):
+        worker.request(1, "", 8)
+
+
+def test_an_answer_that_can_t_travel_is_an_error_of_who_asked(nodes: list[Postoffice]) -> None:
+    SimpleApp(node=nodes[1], request_handle=lambda request, app: app.response(request, "x" * 2**20))
+    SimpleApp(node=nodes[2], request_handle=lambda request, app: app.response(request, 7))  # type: ignore[arg-type]  # - what the test is about
+    worker = SimpleApp(node=nodes[0])
+    with pytest.raises(glintpy.RemoteFailure, match="at most 1048576 bytes"):
+        worker.wait(worker.request(1, "", 8))
+    with pytest.raises(glintpy.RemoteFailure, match="an answer is a str, not int"):
+        worker.wait(worker.request(1, "", 10))
+
+
+def test_what_the_handler_of_an_answer_raises_is_raised_by_wait(nodes: list[Postoffice]) -> None:
+    def fail(response: SimpleData, _: SimpleApp) -> None:
+        raise LookupError(f"no place for {response.body}")
+
+    for node in nodes[1:]:
+        SimpleApp(node=node, request_handle=echo)
+    worker = SimpleApp(node=nodes[0], response_handle=fail)
+    with pytest.raises(LookupError, match="no place for 8 1 ") as raised:
+        worker.wait(worker.request(1, "", SERVERS))
+    assert raised.value.__notes__ == ["no place for 10 1 "]
