@@ -268,8 +268,11 @@ class SimpleApp:
         if len(self._open) < OPEN_MAX:
             return
         for timestamp, opened in self._open.items():
-            if opened.sent.done() and not opened.missing:
-                for error in opened.errors.values():
+            if not opened.sent.done():
+                continue
+            failure = opened.sent.exception()
+            if failure is not None or not opened.missing:
+                for error in [failure] if failure is not None else opened.errors.values():
                     logger.warning(
                         "request %d of app %d, for which nobody waited: %s", timestamp, self.app_id, error
                     )

@@ -339,6 +339,19 @@ def test_requests_that_nobody_answers_are_no_more_than_so_many(
         worker.request(4, "", 8)
 
 
+def test_a_request_that_was_not_sent_leaves_nothing_behind(
+    nodes: list[Postoffice], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(simple_app, "OPEN_MAX", 1)
+    worker = SimpleApp(node=nodes[0])
+    for _ in range(3):
+        unsent = worker.request(1, "", 108)
+        until(worker._open[unsent].sent.done, "nobody has that number")
+    assert caplog.text.count("for which nobody waited: worker 9 of group") == 2
+    with pytest.raises(glintpy.WorkersMissing):
+        worker.wait(unsent)
+
+
 def test_closing_fails_what_is_open(nodes: list[Postoffice]) -> None:
     SimpleApp(node=nodes[1], request_handle=lambda *_: None)
     worker = SimpleApp(node=nodes[0])
