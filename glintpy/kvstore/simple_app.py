@@ -168,7 +168,7 @@ class SimpleApp:
             timeout_s: seconds to wait; None: the node's own setting.
 
         Returns:
-            Texts by the numbers of nodes; empty if it was waited for before.
+            Texts by the numbers of nodes, in their order; empty if it was waited for before.
 
         Raises:
             ConfigError: no such request.
@@ -213,7 +213,7 @@ class SimpleApp:
             for other in others:
                 first.add_note(str(other))
             raise first
-        return dict(opened.answers)
+        return dict(sorted(opened.answers.items()))
 
     def _await_sending(self, timestamp: int, opened: _Open, end: float) -> None:
         error: BaseException | None

@@ -198,6 +198,7 @@ FOR_SERVERS = {
     "ReadCut",
     "EndCut",
     "ServerStatus",
+    "PushLevels",
     "PushKeys",
     "PullKeys",
     "CountKeys",
