@@ -9,20 +9,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
 from glintpy import config
-from glintpy.errors import ConfigError, GlintError, ModelNotFound, NotEnoughServers
+from glintpy.errors import ConfigError, GlintError, NotEnoughServers
 from glintpy.models.base import check_on_server_lost, check_timeout
 from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.dense import BigModel
 from glintpy.models.group import Group, join_group
 from glintpy.models.indexing import size_of
-from glintpy.models.making import handle_of, make_model, with_updater
+from glintpy.models.making import make_model, with_updater
 from glintpy.models.matrix import BigMatrix
+from glintpy.models.opening import OpensModels
 from glintpy.models.table_making import MakesTables
 from glintpy.models.vector import BigVector
 from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes
 from glintpy.protocol.messages_master import ClusterState, OpenModel
-from glintpy.protocol.spec import Init, ModelInfo, ModelSpec, check_name
+from glintpy.protocol.spec import Init, ModelSpec, check_name
 from glintpy.ties import Tie, share
 from glintpy.updaters import Updater, bring
 
@@ -34,7 +35,7 @@ POLL_S = 0.05
 """Between two looks at the master while waiting for something to appear."""
 
 
-class Client(MakesTables):
+class Client(MakesTables, OpensModels):
     """A connection to a cluster, made at once.
 
     Args:
@@ -211,35 +212,6 @@ class Client(MakesTables):
             group=group,
         )
 
-    def open(
-        self, name: str, wait_s: float = 0, *, partitioner: Partitioner | None = None
-    ) -> BigMatrix | BigVector:
-        """Return a handle to a model that exists; to a table a ``BigTable``, for which a type checker wants a cast.
-
-        Args:
-            name: the model's.
-            wait_s: seconds to wait for somebody to make it.
-            partitioner: of a model made with a custom one: an equal instance.
-
-        Raises:
-            ModelNotFound: there is no such model.
-            ConfigError: it has a custom partitioner that was not given, or another one; or what can't be a name.
-            MasterUnreachable: the master did not answer.
-        """
-        check_name(name)
-        end = time.monotonic() + wait_s
-        while True:
-            try:
-                content = self._ask(lambda request_id: OpenModel(request_id, 0, name))
-            except ModelNotFound:
-                if time.monotonic() >= end:
-                    raise
-                time.sleep(POLL_S)
-            else:
-                return handle_of(
-                    self._tie, ModelInfo.from_content(content), partitioner, allowed=self._allowed
-                )
-
     def models(self) -> list[str]:
         """Return the names of all models.
 
@@ -261,54 +233,6 @@ class Client(MakesTables):
         model_id = self._ask(lambda request_id: OpenModel(request_id, 0, name))["model_id"]
         self._tie.runtime().pushes.wait(self._tie.settings.timeout_s, model_id)
         self._tie.runtime().destroy_model(model_id, timeout_s=self._tie.settings.timeout_s)
-
-    def load(
-        self,
-        url: str,
-        *,
-        name: str | None = None,
-        partitioner: str | Partitioner | None = None,
-        partitions_per_server: int | None = None,
-        durability: config.Durability | None = None,
-        updater: str | Updater | None = None,
-        consistency: str = "async",
-        group: Group | None = None,
-        progress: bool | None = None,
-    ) -> BigMatrix | BigVector:
-        """Make a model, of the kind that it was, from a saved one, on any number of servers and with any partitioner.
-
-        Every checksum is verified before anything is made; the model can be found when it is complete.
-
-        Args:
-            url: where ``save`` wrote it.
-            name: of the new model; None: the saved one's.
-            partitioner: of the new model; None: the saved one's (a custom one must be given).
-            partitions_per_server: of the new model; None: the saved one's.
-            durability: of the new model; None: what the saved one asked for.
-            updater: of the new model; None: the saved one's, with its numbers. Slots of the same names are loaded,
-                others begin anew.
-            consistency: as of ``matrix``.
-            group: as of ``matrix``.
-            progress: show a bar; None: if a terminal is watching.
-
-        Raises:
-            CheckpointNotFound, CheckpointCorrupt, CheckpointMismatch: nothing was made.
-            What ``matrix`` raises.
-        """
-        from glintpy.models.loading import load_model  # noqa: PLC0415 - loads fsspec
-
-        return load_model(
-            self._tie,
-            url,
-            name=name,
-            partitioner=partitioner,
-            partitions_per_server=partitions_per_server,
-            durability=durability,
-            updater=updater,
-            consistency=consistency,
-            group=group,
-            progress=progress,
-        )
 
     # --- members --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING
 
 from glintpy import config
 from glintpy.errors import ConfigError
@@ -26,6 +26,11 @@ from glintpy.storage.checkpoint_reader import CheckpointReader
 from glintpy.ties import Tie
 from glintpy.updaters import Updater, named
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glintpy.models.table import BigTable
+
 logger = logging.getLogger("glintpy.models")
 
 
@@ -41,7 +46,8 @@ def load_model(
     consistency: str,
     group: Group | None,
     progress: bool | None,
-) -> BigMatrix | BigVector:
+    check: Callable[[ModelSpec], None],
+) -> BigMatrix | BigVector | BigTable:
     """Make a model from a saved one; see ``Client.load``.
 
     Args:
@@ -55,6 +61,7 @@ def load_model(
         consistency: of the new handle, see ``Client.matrix``.
         group: for all but ``"async"``.
         progress: show a bar; None: if a terminal is watching.
+        check: refuses a saved model, before any more of it is read.
 
     Raises:
         What ``Client.load`` raises.
@@ -62,6 +69,7 @@ def load_model(
     name_of_group = group_of(consistency, group)  # a mistake is told before anything is read
     reader = CheckpointReader(url)
     saved = reader.spec
+    check(saved)
     if saved.keys and (partitioner is not None or partitions_per_server is not None):
         raise ConfigError(
             f"{saved.name!r} was a table: where its keys lie follows from them, by no partitioner"
@@ -84,11 +92,10 @@ def load_model(
     if spec.group:
         check_sums(updater)
     _verify(reader, spec.name, progress=progress)
+    made: BigMatrix | BigVector | BigTable
     if spec.keys:
-        # Cast as by ``making.handle_of``.
         common = _common(spec, updater, reader)
-        table = load_table(tie, reader, spec, updater=updater, common=common, progress=progress)
-        made = cast("BigMatrix | BigVector", table)
+        made = load_table(tie, reader, spec, updater=updater, common=common, progress=progress)
     else:
         made = _load_rows(tie, reader, spec, partitioner, updater, progress=progress)
     return made if consistency == "async" else made.with_options(consistency=consistency, group=group)

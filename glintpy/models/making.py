@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def handle_of(
     partitioner: Partitioner | None,
     *,
     allowed: Mapping[str, type[Partitioner]],
-) -> BigMatrix | BigVector:
+) -> BigMatrix | BigVector | BigTable:
     """Return a handle to a model that exists.
 
     Args:
@@ -177,8 +177,7 @@ def handle_of(
     """
     if info.spec.keys:
         _check_known(info)
-        # Not in the declared type: else every program with a matrix had to tell a type checker that it is no table.
-        return cast("BigMatrix", BigTable(tie, info))
+        return BigTable(tie, info)
     name = info.spec.partitioner.partition("@")[0]
     if partitioner is None and name in allowed:
         partitioner = allowed[name](info.spec.num_rows, len(info.owners))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import pytest
@@ -119,7 +119,7 @@ def test_a_table_outlives_an_orderly_stop_of_the_whole_cluster(tmp_path: Path) -
         client.table(3, name="gone").destroy()
     with glintpy.LocalCluster(2, data_dir=tmp_path) as cluster, cluster.client() as client:
         assert client.models() == ["kept"]
-        table = cast("glintpy.BigTable", client.open("kept"))
+        table = client.open("kept", kind=glintpy.BigTable)
         assert np.array_equal(table.pull(keys).result(), expected)
         assert set(table.pull_slot("steps", keys).result().tolist()) == {1}
         assert len(table) == len(keys)

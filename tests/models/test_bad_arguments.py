@@ -118,7 +118,7 @@ MAKING: dict[str, tuple[Make, type[GlintError], str]] = {
     "open the empty name": (lambda c: c.open(""), ConfigError, "1 to 128"),
     "open a long name": (lambda c: c.open("x" * 129), ConfigError, "1 to 128"),
     "open half a surrogate pair": (lambda c: c.open("\ud800"), ConfigError, "ud800"),
-    "open a number": (lambda c: c.open(5), ConfigError, "not 5"),  # type: ignore[arg-type]
+    "open a number": (lambda c: c.open(5), ConfigError, "not 5"),  # type: ignore[call-overload]
     "open under another partitioner": (
         lambda c: c.open("taken", partitioner=scattered(8, 2)),
         ConfigError,

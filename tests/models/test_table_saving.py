@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +32,8 @@ def client(cluster: glintpy.LocalCluster) -> Iterator[glintpy.Client]:
             client.destroy(name)
 
 
-def loaded(client: glintpy.Client, url: Path, **options: object) -> glintpy.BigTable:
-    return cast("glintpy.BigTable", client.load(str(url), **options))  # type: ignore[arg-type]  # any of them
+def loaded(client: glintpy.Client, url: Path, **options: Any) -> glintpy.BigTable:
+    return client.load(str(url), kind=glintpy.BigTable, **options)
 
 
 @pytest.mark.parametrize("num_servers", [1, 2, 3])
@@ -166,3 +166,16 @@ def test_keys_that_are_in_two_places_are_found_out(client: glintpy.Client, tmp_p
     with pytest.raises(glintpy.CheckpointCorrupt, match="key 7 is in two places"):
         loaded(client, tmp_path, name="again")
     assert client.models() == ["t"]
+
+
+def test_what_a_save_has_to_be_can_be_asked_for(client: glintpy.Client, tmp_path: Path) -> None:
+    client.table(COLS, name="t").save(str(tmp_path / "t"))
+    client.vector(3, name="v").save(str(tmp_path / "v"))
+    for name, kind in (("v", glintpy.BigTable), ("t", glintpy.BigMatrix), ("t", glintpy.BigVector)):
+        with pytest.raises(glintpy.ConfigError, match=rf"model '{name}' is a .*, not a {kind.__name__}"):
+            client.load(str(tmp_path / name), name="again", kind=kind)
+    with pytest.raises(glintpy.ConfigError, match="kind is BigMatrix, BigVector or BigTable"):
+        client.load(str(tmp_path / "t"), name="again", kind=dict)  # type: ignore[type-var]  # that is the point
+    assert sorted(client.models()) == ["t", "v"]
+    assert isinstance(client.load(str(tmp_path / "t"), name="again"), glintpy.BigTable)
+    assert client.load(str(tmp_path / "v"), name="too", kind=glintpy.BigVector).size == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,11 +211,14 @@ def test_keys_that_are_there_all_the_while_come_once_while_others_come_and_go(
 def test_handles_are_found_again_equal_and_picklable(client: glintpy.Client) -> None:
     table = client.table(COLS, name="users")
     table.push([3], 1).result()
-    again = cast("glintpy.BigTable", client.open("users"))
+    again = client.open("users", kind=glintpy.BigTable)
     assert isinstance(again, glintpy.BigTable)
     assert again == table
     assert hash(again) == hash(table)
     assert repr(table) == "BigTable('users', cols=4, dtype=float32, keys=int64, servers=3)"
+    assert client.open("users") == table
+    with pytest.raises(glintpy.ConfigError, match="model 'users' is a BigTable, not a BigMatrix"):
+        client.open("users", kind=glintpy.BigMatrix)
     assert client.table(COLS, name="users", exist_ok=True) == table
     with pytest.raises(glintpy.ModelExists, match=r"keys 'uint64' != 'int64'"):
         client.table(COLS, name="users", key_dtype="uint64", exist_ok=True)
