@@ -11,6 +11,7 @@ from glintpy.actors.shelf import Shelf
 from glintpy.errors import ModelError, Overloaded
 from glintpy.protocol import wire
 from glintpy.protocol.messages import BeginCut, Done, EndCut, Message, ReadCut, Values
+from glintpy.protocol.texts import matrix_of
 
 CUTS_MAX = 64
 """Moments held at once: each may come to cost as much memory as its model."""
@@ -95,6 +96,8 @@ class Cuts:
         known.last_read = now
         cut = self._shelf.shard(known.model_id).cuts[message.cut_id]
         values = cut.read(message.index, floor=message.done_below)
+        if values.dtype.kind == "S":
+            values = matrix_of(values)  # the keys of a table, which are texts
         cells = config.PART_BYTES // values.itemsize
         if values.size > cells:
             values = values.reshape(-1)[message.first_cell : message.first_cell + cells]

@@ -16,9 +16,10 @@ from glintpy.partitioning.layout import Share
 NUM_PARTITIONS = config.TABLE_PARTITIONS
 
 _SHIFT = np.uint64(64 - 10)
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
+def mixed(keys: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return SplitMix64's mix of each key's bits, a one-to-one map of 64-bit numbers (Steele, Lea and Flood 2014).
 
     Args:
@@ -31,6 +32,25 @@ def mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
     bits *= np.uint64(0x94D049BB133111EB)
     bits ^= bits >> np.uint64(31)
     return bits
+
+
+def hashed(items: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Return the 64 bits that stand for each text where keys are spread; two texts may have the same.
+
+    Args:
+        items: (n,) as ``protocol.texts`` keeps them: of a multiple of 8 bytes, which zeros fill up.
+    """
+    words = np.ascontiguousarray(items).view("<u8").reshape(len(items), -1)
+    bits = np.zeros(len(items), np.uint64)
+    # A word counts up to the last one that has something.
+    rest = np.arange(len(items))
+    last = words.shape[1] - 1 - (words[:, ::-1] != 0).argmax(axis=1)
+    for column in range(words.shape[1]):
+        rest = rest[last[rest] >= column]
+        if not rest.size:
+            break
+        bits[rest] = mixed((bits[rest] + _GAMMA) ^ words[rest, column])
+    return bits.view(np.int64)
 
 
 def partition_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -72,11 +92,12 @@ class KeyedLayout:
         """Return each key's server, (n,) int64."""
         return self._owners[partition_of(keys)].astype(np.int64)
 
-    def locate(self, keys: NDArray[np.int64]) -> list[Share]:
+    def locate(self, keys: NDArray[np.int64], bits: NDArray[np.int64] | None = None) -> list[Share]:
         """Return what each server has of some keys.
 
         Args:
             keys: (n,) int64, in any order; repeats are allowed.
+            bits: (n,) what each is routed by; None: the keys themselves.
 
         Returns:
             One share for each server that has something, by rising server; its ``rows`` are keys, in the caller's
@@ -86,7 +107,7 @@ class KeyedLayout:
             return []
         if self.num_servers == 1:
             return [Share(0, keys.copy(), slice(0, keys.size, 1))]
-        servers = self._owners[partition_of(keys)]
+        servers = self._owners[partition_of(keys if bits is None else bits)]
         # Stable, so that each server's keys keep the caller's order; numpy sorts 8 and 16 bits by radix.
         order = np.argsort(servers, kind="stable")
         stops = np.cumsum(np.bincount(servers, minlength=self.num_servers)).tolist()

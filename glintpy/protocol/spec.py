@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glintpy import config
 from glintpy.errors import ConfigError, DTypeError, GlintError, RemoteProtocolError, ShapeError
-from glintpy.protocol import dtypes
+from glintpy.protocol import dtypes, texts
 
 Init = int | float | tuple[str, float, float]
 """A number; or ("uniform", low, high); or ("normal", mean, std)."""
@@ -24,7 +24,7 @@ _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{config.MODEL_NAME_MAX}}}
 
 _UPDATER = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 KEY_DTYPES = ("int64", "uint64")
-"""What the keys of a table can be."""
+"""What the keys of a table can be, besides texts; see ``protocol.texts``."""
 
 NUMBERS_MAX = 4096
 """Characters of an updater's numbers."""
@@ -49,7 +49,7 @@ class ModelSpec:
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
         group: the workers whose rounds it follows: pushes are gathered until all have finished a step; empty: pushes
             are applied as they come.
-        keys: of a table, whose keys nobody declared: what they are, see ``KEY_DTYPES``; then ``num_rows`` is how many
+        keys: of a table, whose keys nobody declared: what they are, one of ``KEY_DTYPES`` or ``"str63"``; then ``num_rows`` is how many
             there may be, 0 any number. Empty: a matrix or vector.
     """
 
@@ -110,9 +110,10 @@ class ModelSpec:
     def _check_table(self) -> None:
         if self.keys == "":
             return
-        if self.keys not in KEY_DTYPES:
+        if type(self.keys) is not str or not (self.keys in KEY_DTYPES or texts.bytes_of(self.keys)):
             raise ConfigError(
-                f"key_dtype is one of {', '.join(map(repr, KEY_DTYPES))}, not {self.keys!r:.80}"
+                f"key_dtype is one of {', '.join(map(repr, KEY_DTYPES))}, 'str', or 'str1' to 'str{texts.BYTES_MAX}' "
+                f"for texts of so many bytes, not {self.keys!r:.80}"
             )
         # What an updater keeps of float16 is twice as wide.
         widest = self.row_bytes * (2 if self.dtype == "float16" else 1)
@@ -134,6 +135,11 @@ class ModelSpec:
     def numpy_dtype(self) -> dtypes.DTypeAny:
         """The dtype as numpy's own object, little-endian."""
         return dtypes.BY_NAME[self.dtype]
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether it is a table whose keys are texts."""
+        return self.keys.startswith("str")
 
     @property
     def row_shape(self) -> tuple[int, ...]:

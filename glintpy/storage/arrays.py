@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from glintpy.errors import ConfigError
+from glintpy.protocol.texts import item_dtype
 from glintpy.updaters import arithmetic_dtype
 from glintpy.updaters.base import STEPS
 
@@ -26,8 +27,8 @@ VALUES = "values"
 GATHERED = ("sums", "pushers", "tags")
 """The last arrays of a model that follows a group, see ``storage.gathering``."""
 
-KEYS, USED = "keys", "used"
-"""The last arrays of a table, see ``storage.table``."""
+TEXTS, KEYS, USED = "texts", "keys", "used"
+"""The last arrays of a table, see ``storage.table``; ``texts`` only where keys are texts."""
 
 LINK_BYTES = 9
 """What a table's index takes for a row, at most."""
@@ -65,7 +66,8 @@ def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
     """
     kept = kept_arrays(spec, updater)
     if spec.keys:
-        return (*kept, ArraySpec(KEYS, np.dtype("<i8"), ()), ArraySpec(USED, np.dtype("u1"), ()))
+        texts = (ArraySpec(TEXTS, item_dtype(spec.keys), ()),) if spec.has_texts else ()
+        return (*kept, *texts, ArraySpec(KEYS, np.dtype("<i8"), ()), ArraySpec(USED, np.dtype("u1"), ()))
     if not spec.group:
         return kept
     sums, *marks = GATHERED

@@ -22,6 +22,7 @@ from glintpy import config
 from glintpy.errors import CheckpointCorrupt, CheckpointMismatch, GlintError, ShapeError
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import ModelSpec
+from glintpy.protocol.texts import item_dtype
 from glintpy.storage.arrays import ARRAYS_MAX, VALUES, ArraySpec
 
 if TYPE_CHECKING:
@@ -244,6 +245,8 @@ class KeyCover:
 
 def rows_dtype(spec: ModelSpec) -> DTypeAny:
     """Return the dtype of the files that say which rows, or keys, a part has."""
+    if spec.has_texts:
+        return item_dtype(spec.keys)
     return dtypes.BY_NAME[spec.keys] if spec.keys else INT64
 
 
@@ -379,7 +382,7 @@ def _checked_entry(content: Any, *, save_id: str, arrays: dict[str, ArraySpec]) 
     _natural(content["crc32"], "crc32")
     if content["rows_file"] is not None:
         _check_name(content["rows_file"], file_name(ROWS, partition, save_id))
-        _natural(content["rows_bytes"], "rows_bytes", at_least=num_rows * INT64.itemsize)
+        _natural(content["rows_bytes"], "rows_bytes", at_least=num_rows * INT64.itemsize)  # no key is shorter
         _natural(content["rows_crc32"], "rows_crc32")
         absent = ("first", "step")
     else:

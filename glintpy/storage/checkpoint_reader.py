@@ -17,7 +17,6 @@ from glintpy import config
 from glintpy.errors import CheckpointCorrupt, CheckpointMismatch, CheckpointNotFound, ShapeError
 from glintpy.storage.arrays import VALUES
 from glintpy.storage.checkpoint_format import (
-    INT64,
     MANIFEST,
     MANIFEST_BYTES_MAX,
     KeyCover,
@@ -224,7 +223,7 @@ class CheckpointReader:
         # As large as the files that were just read say it is, not as large as a manifest claims.
         cover = KeyCover() if self.spec.keys else RowCover(self.spec.num_rows)
         for stored in files:
-            for rows in self._stream(stored, _BLOCK_BYTES // INT64.itemsize):
+            for rows in self._stream(stored, max(1, _BLOCK_BYTES // stored.row_bytes)):
                 try:
                     cover.add(rows)
                 except ShapeError as error:

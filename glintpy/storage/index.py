@@ -6,6 +6,9 @@ the row behind each row of its bucket, -1 where there is none. A bucket is the l
 key that comes, one bucket is split in two, the next one in turn; when all are, the level rises. So a bucket has one key
 on average, and nobody ever waits for all keys to be dealt out anew.
 
+Where keys are texts, what is hashed are 64 bits that stand for them, and the texts themselves are compared as well: two
+that share their bits share a bucket, and no row.
+
 Everything is done to many keys at once: their chains are followed side by side, a link in each round.
 """
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Keys = NDArray[np.int64]
     Links = NDArray[np.int32]
+    Texts = NDArray[np.bytes_]
 
 _LEVEL = 6
 """Of an empty index: 64 buckets."""
@@ -36,10 +40,12 @@ class Index:
     Args:
         keys: (capacity,) int64 by row: the heap's own, which the index reads and never changes.
         rows: (n,) rows that have a key, no key twice.
+        texts: (capacity,) by row, of keys that are texts; None: there are none.
     """
 
-    def __init__(self, keys: Keys, rows: Rows) -> None:
+    def __init__(self, keys: Keys, rows: Rows, texts: Texts | None = None) -> None:
         self._keys = keys
+        self._texts = texts
         self._nexts: Links = np.full(len(keys), _NONE)
         self._level = max(_LEVEL, int(rows.size - 1).bit_length() - 1 if rows.size else 0)
         self._split = 0
@@ -57,16 +63,18 @@ class Index:
         """Bytes of memory."""
         return self._heads.nbytes + self._nexts.nbytes
 
-    def moved(self, keys: Keys) -> None:
+    def moved(self, keys: Keys, texts: Texts | None = None) -> None:
         """Take another view of the keys, of more rows than there were."""
         self._keys = keys
+        self._texts = texts
         self._nexts = _lengthened(self._nexts, len(keys))
 
-    def find(self, keys: Keys) -> Rows:
+    def find(self, keys: Keys, texts: Texts | None = None) -> Rows:
         """Return the row of each key.
 
         Args:
             keys: (n,) int64.
+            texts: (n,) of keys that are texts.
 
         Returns:
             (n,) int64, -1 for keys that have none.
@@ -76,11 +84,16 @@ class Index:
             return found
         # Those whose row, so far, is another key's: they go on to the next one of their chain. (-1 is the last row.)
         looking = np.flatnonzero((self._keys.take(found, mode="wrap") != keys) & (found >= 0))
+        if texts is not None:
+            looking = np.union1d(looking, self._of_other_texts(found, texts))
         rows, asked = found.take(looking), keys.take(looking)
         while looking.size:
             rows = self._nexts.take(rows).astype(np.int64)
             found[looking] = rows
-            goes_on = np.flatnonzero((self._keys.take(rows, mode="wrap") != asked) & (rows >= 0))
+            differs = self._keys.take(rows, mode="wrap") != asked
+            if texts is not None:
+                differs[self._of_other_texts(rows, texts.take(looking))] = True
+            goes_on = np.flatnonzero(differs & (rows >= 0))
             looking, rows, asked = looking.take(goes_on), rows.take(goes_on), asked.take(goes_on)
         return found
 
@@ -107,6 +120,13 @@ class Index:
         self._link(others, self._buckets_of(self._keys[others]))
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _of_other_texts(self, rows: Rows, texts: Texts) -> NDArray[np.int64]:
+        """Return where rows, of those that are one, have another text."""
+        assert self._texts is not None, "its keys are texts"
+        there = np.flatnonzero(rows >= 0)
+        found: NDArray[np.int64] = there[self._texts.take(rows[there]) != texts[there]]
+        return found
 
     def _buckets_of(self, keys: Keys) -> NDArray[np.int64]:
         bits = mixed(keys).view(np.int64)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glintpy.protocol.messages_tables import PushKeys
     from glintpy.storage.files import Buffer
 
-_HEAD = struct.Struct("<16sQQQQ5B3x")
+_HEAD = struct.Struct("<16sQQQQ5BxH")
 """A multiple of 8, as keys are: so the values lie where compiled loops need them."""
 
 
@@ -35,7 +35,7 @@ class KeysRecord:
         model_id: the table's.
         action: what it does, see ``messages_tables``.
         array: to which of the arrays.
-        keys: (n,) of the table's key dtype.
+        keys: (n,) of the table's key dtype; (n, w) bytes of texts, w a multiple of 8.
         values: for them, or None.
     """
 
@@ -76,6 +76,7 @@ class KeysRecord:
             dtypes.CODE_OF[self.keys.dtype],
             0 if values is None else dtypes.CODE_OF[values.dtype],
             0 if values is None else values.ndim,
+            0 if self.keys.ndim == 1 else self.keys.shape[1],
         )
         arrays = [self.keys] if values is None else [self.keys, values]
         return [head, *(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays)]
@@ -83,10 +84,9 @@ class KeysRecord:
     @classmethod
     def of(cls, body: memoryview) -> KeysRecord:
         """Return what these bytes say; its arrays lie over them."""
-        session, sequence, model_id, length, width, action, array, key_code, code, ndim = _HEAD.unpack_from(
-            body
-        )
-        keys = _array(body, _HEAD.size, key_code, (length,))
+        session, sequence, model_id, length, width, *rest = _HEAD.unpack_from(body)
+        action, array, key_code, code, ndim, text_bytes = rest
+        keys = _array(body, _HEAD.size, key_code, (length, text_bytes) if text_bytes else (length,))
         values = None
         if code:
             shape = (length, width) if ndim == 2 else (length,)

@@ -1,7 +1,8 @@
 """The part of a table on one server: rows that come into being when their key is first pushed; no thread or clock.
 
 A shard whose arrays are a heap that grows (``storage.heap``), with two more of them: ``keys``, the key of each row, and
-``used``, 1 where a row has one. These two say it all: the index (``storage.index``) and the list of free rows lie in
+``used``, 1 where a row has one. Where keys are texts, ``keys`` has 64 bits that stand for one, and a third, ``texts``, the
+text itself. These say it all: the index (``storage.index``) and the list of free rows lie in
 memory, and are made of them when they are first asked for. What a push changes of a row, its key and mark too, is under
 the undo record as the values of a matrix are; the index follows when all is done.
 """
@@ -14,10 +15,12 @@ import numpy as np
 
 from glintpy import failpoints
 from glintpy.errors import DTypeError, NotEnoughMemory, RemoteProtocolError, ShapeError
+from glintpy.partitioning.keyed import hashed
 from glintpy.protocol import dtypes
 from glintpy.protocol.messages_tables import CREATE, REMOVE, UPDATE
 from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
+from glintpy.protocol.texts import from_frame, to_frame
 from glintpy.storage import initialise
 from glintpy.storage.arrays import LINK_BYTES, slot_inits
 from glintpy.storage.deltas import check_finite
@@ -47,7 +50,7 @@ class Scanned(NamedTuple):
 
     Attributes:
         next_row: where the next request should begin; 0: there is no more.
-        keys: (k,) of the table's key dtype.
+        keys: (k,) of the table's key dtype, or (k, w) of texts as they travel.
         values: (k, num_cols).
     """
 
@@ -97,7 +100,6 @@ class TableShard(Shard):
         self.rows_max = rows_max
         self.check_room: Callable[[int], None] = lambda _: None
         self.has_grown: Callable[[], None] = lambda: None
-        self._key_dtype = dtypes.BY_NAME[spec.keys]
         self._found: tuple[Index, _FreeRows] | None = None
 
     # --- what it is ---------------------------------------------------------------------------------------------
@@ -120,6 +122,10 @@ class TableShard(Shard):
     def _used(self) -> NDArray[np.uint8]:
         return self.arrays[-1]
 
+    @property
+    def _texts(self) -> NDArray[np.bytes_] | None:
+        return self.arrays[-3] if self.spec.has_texts else None
+
     def _index(self) -> Index:
         return self._known()[0]
 
@@ -128,7 +134,8 @@ class TableShard(Shard):
         if self._found is None:
             rows = np.flatnonzero(self._used)
             top = int(rows[-1]) + 1 if rows.size else 0
-            self._found = Index(self._keys, rows), _FreeRows(np.flatnonzero(self._used[:top] == 0)[::-1], top)
+            index = Index(self._keys, rows, self._texts)
+            self._found = index, _FreeRows(np.flatnonzero(self._used[:top] == 0)[::-1], top)
         return self._found
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -137,7 +144,7 @@ class TableShard(Shard):
         """Copy the rows of some keys; unknown ones have what they would begin with.
 
         Args:
-            keys: (n,) of the table's key dtype, in any order; repeats are allowed.
+            keys: (n,) of the table's key dtype, or (n, w) of texts as they travel, in any order; repeats are allowed.
             array: which of the arrays that a matrix would have, too.
             bytes_max: refuse to read more; None: anything.
 
@@ -148,19 +155,19 @@ class TableShard(Shard):
             DTypeError, ShapeError: keys that can't be this table's, or no such array.
             RemoteProtocolError: more than ``bytes_max``.
         """
-        keys = self._checked(keys, array)
+        asked = self._checked(keys, array)
         stored = self.arrays[array]
-        num_bytes = keys.size * self.heap.kinds[array].row_bytes
+        num_bytes = asked.size * self.heap.kinds[array].row_bytes
         if bytes_max is not None and num_bytes > bytes_max:
             raise RemoteProtocolError(f"a part asks for {num_bytes} bytes, more than {bytes_max}")
-        rows = self._index().find(keys)
+        rows = self._index().find(asked.bits, asked.texts)
         unknown = np.flatnonzero(rows < 0)
         if not unknown.size:
             return self._gather(stored, Selection(rows.astype(np.uint32)), None)
-        found = np.empty((keys.size, *stored.shape[1:]), stored.dtype)
+        found = np.empty((asked.size, *stored.shape[1:]), stored.dtype)
         known = np.flatnonzero(rows >= 0)
         found[known] = stored[rows[known]]
-        found[unknown] = self._first_values(array, keys[unknown])
+        found[unknown] = self._first_values(array, asked.bits[unknown])
         return found
 
     def contains(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
@@ -169,7 +176,8 @@ class TableShard(Shard):
         Raises:
             DTypeError, ShapeError: keys that can't be this table's.
         """
-        found: NDArray[np.bool_] = self._index().find(self._checked(keys)) >= 0
+        asked = self._checked(keys)
+        found: NDArray[np.bool_] = self._index().find(asked.bits, asked.texts) >= 0
         return found
 
     def scan(self, first_row: int, *, bytes_max: int) -> Scanned:
@@ -181,12 +189,16 @@ class TableShard(Shard):
         """
         stop = min(self._known()[1].top, first_row + _SCANNED)
         rows = first_row + np.flatnonzero(self._used[first_row:stop])
-        rows_max = max(1, bytes_max // (8 + self.heap.kinds[0].row_bytes))
+        texts = self._texts
+        key_bytes = 8 if texts is None else texts.itemsize
+        rows_max = max(1, bytes_max // (key_bytes + self.heap.kinds[0].row_bytes))
         if rows.size > rows_max:
             rows = rows[:rows_max]
             stop = int(rows[-1]) + 1
         next_row = stop if stop < self._known()[1].top else 0
-        return Scanned(next_row, self._keys[rows].view(self._key_dtype), self.values[rows])
+        if texts is not None:
+            return Scanned(next_row, to_frame(texts[rows]), self.values[rows])
+        return Scanned(next_row, self._keys[rows].view(dtypes.BY_NAME[self.spec.keys]), self.values[rows])
 
     def check_pull(self, selection: Selection, bytes_max: int | None, *, array: int = 0) -> tuple[int, ...]:
         """Refuse to be read by row; see ``pull_keys``."""
@@ -213,8 +225,8 @@ class TableShard(Shard):
 
     def check_keys(
         self, keys: NDArray[Any], values: NDArray[Any] | None, *, action: int, array: int = 0
-    ) -> NDArray[np.int64]:
-        """Refuse what could not be applied, but for want of room; return the keys' bits.
+    ) -> Asked:
+        """Refuse what could not be applied, but for want of room; return the keys.
 
         Args:
             keys: as of ``push_keys``.
@@ -232,7 +244,7 @@ class TableShard(Shard):
             return found
         if values is None:
             raise ShapeError("a push to keys has values")
-        self._check_fits(values, (keys.size, *self.arrays[array].shape[1:]), array)
+        self._check_fits(values, (found.size, *self.arrays[array].shape[1:]), array)
         if array and action == UPDATE:
             raise ShapeError(
                 "only the values can be pushed to; what an updater keeps beside them can be assigned"
@@ -247,7 +259,7 @@ class TableShard(Shard):
         """Do something to the rows of some keys; all of it or, by an exception, nothing.
 
         Args:
-            keys: (n,) of the table's key dtype; repeats all count.
+            keys: as of ``pull_keys``; repeats all count.
             values: (n, num_cols) of the table's dtype for ``UPDATE``, (n, ...) of the array's for ``ASSIGN``; else
                 None.
             action: ``UPDATE`` by the updater, ``ASSIGN`` the values as they are, ``CREATE`` rows for keys that have
@@ -259,11 +271,11 @@ class TableShard(Shard):
             NotEnoughMemory: no room for new rows, or for the undo record.
             MemoryError: no room for a moment's copy of what this would change.
         """
-        bits = self.check_keys(keys, values, action=action, array=array)
+        asked = self.check_keys(keys, values, action=action, array=array)
         if action == REMOVE:
-            self._remove(bits)
+            self._remove(asked)
             return
-        placed = self._place(bits)
+        placed = self._place(asked)
         if values is None:
             selection, changes = Selection(placed.new_rows.astype(np.uint32)), range(len(self.arrays))
             if not placed.new_rows.size:
@@ -293,13 +305,13 @@ class TableShard(Shard):
         super().put_back(pending)
         self._found = None  # it may have known of the push, and it is made anew
 
-    def _place(self, keys: NDArray[np.int64]) -> _Placed:
+    def _place(self, keys: Asked) -> _Placed:
         """Find a row for each key, a free one where it has none; nothing is changed but the room that there is."""
-        rows = self._index().find(keys)
+        rows = self._index().find(keys.bits, keys.texts)
         unknown = np.flatnonzero(rows < 0)
         if not unknown.size:
-            return _Placed(rows, keys[:0], rows[:0])
-        new_keys, origin = _firsts(keys[unknown])
+            return _Placed(rows, keys.at(unknown), rows[:0])
+        new_keys, origin = _firsts(keys.at(unknown))
         self._make_room(new_keys.size)
         new_rows = self._known()[1].peek(new_keys.size)
         rows[unknown] = new_rows[origin]
@@ -309,13 +321,16 @@ class TableShard(Shard):
         """Give new rows their keys, and what they begin with."""
         rows, keys = placed.new_rows, placed.new_keys
         for number, stored in enumerate(self._kept):
-            stored[rows] = self._first_values(number, keys)
-        self._keys[rows] = keys
+            stored[rows] = self._first_values(number, keys.bits)
+        texts = self._texts
+        if texts is not None:
+            texts[rows] = keys.texts
+        self._keys[rows] = keys.bits
         self._used[rows] = 1
         failpoints.hit("table.begun")
 
-    def _remove(self, keys: NDArray[np.int64]) -> None:
-        found = self._index().find(keys)
+    def _remove(self, keys: Asked) -> None:
+        found = self._index().find(keys.bits, keys.texts)
         rows = np.unique(found[found >= 0])
         if not rows.size:
             return
@@ -352,7 +367,7 @@ class TableShard(Shard):
         heap.grow(num_rows)
         values, *others = heap.arrays()
         self._bind(values, others)
-        self._index().moved(self._keys)
+        self._index().moved(self._keys, self._texts)
         self.has_grown()
         failpoints.hit("table.grown")
 
@@ -366,17 +381,20 @@ class TableShard(Shard):
             return initialise.random_rows_by_key(self.spec, keys)
         return self.values.dtype.type(self.spec.init)
 
-    def _checked(self, keys: NDArray[Any], array: int = 0) -> NDArray[np.int64]:
-        """Return the bits of keys that can be this table's, as int64."""
+    def _checked(self, keys: NDArray[Any], array: int = 0) -> Asked:
+        """Return keys that can be this table's."""
         if array >= len(self._kept):
             raise ShapeError(f"table {self.spec.name!r} has {len(self._kept)} arrays, and no number {array}")
+        if self.spec.has_texts:
+            texts = from_frame(keys, self.spec.keys)
+            return Asked(hashed(texts), texts)
         if keys.ndim != 1:
             raise ShapeError(f"keys are (n,), not {keys.shape}")
-        if keys.dtype != self._key_dtype:
+        if keys.dtype != dtypes.BY_NAME[self.spec.keys]:
             raise DTypeError(
                 f"keys of {keys.dtype.name} for table {self.spec.name!r}, whose are {self.spec.keys}"
             )
-        return keys.view(np.int64)
+        return Asked(keys.view(np.int64), None)
 
     def _tell_cuts(self, selection: Selection, changes: range) -> None:
         for cut in self.cuts.values():
@@ -386,17 +404,38 @@ class TableShard(Shard):
                 cut.before_push(Selection(there), changes)
 
 
+class Asked(NamedTuple):
+    """Keys of a request.
+
+    Attributes:
+        bits: (n,) their 64 bits, or those that stand for their texts.
+        texts: (n,) as the heap keeps them, see ``protocol.texts``; None: they are integers.
+    """
+
+    bits: NDArray[np.int64]
+    texts: NDArray[np.bytes_] | None
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.bits.size
+
+    def at(self, places: NDArray[np.int64]) -> Asked:
+        """Return those at some places."""
+        return Asked(self.bits[places], None if self.texts is None else self.texts[places])
+
+
 class _Placed(NamedTuple):
     """Where the keys of a push go.
 
     Attributes:
         rows: (n,) of each key.
-        new_keys: (k,) those that have no row yet, each once, in the order in which they come.
+        new_keys: k of them, those that have no row yet, each once, in the order in which they come.
         new_rows: (k,) which they will have.
     """
 
     rows: NDArray[np.int64]
-    new_keys: NDArray[np.int64]
+    new_keys: Asked
     new_rows: NDArray[np.int64]
 
 
@@ -430,10 +469,11 @@ class _FreeRows:
         self.num_freed = stop
 
 
-def _firsts(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _firsts(keys: Asked) -> tuple[Asked, NDArray[np.int64]]:
     """Return each key once, in the order of first appearance, and where among these each key is."""
-    unique, firsts, origin = np.unique(keys, return_index=True, return_inverse=True)
+    compared = keys.bits if keys.texts is None else keys.texts
+    _, firsts, origin = np.unique(compared, return_index=True, return_inverse=True)
     order = np.argsort(firsts)
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
-    return unique[order], places[origin]
+    return keys.at(firsts[order]), places[origin]
