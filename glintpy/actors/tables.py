@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,7 @@ class Tables:
             # Before anything is written: what could never be answered is refused, not half done.
             if message.action == REMOVE:
                 raise RemoteProtocolError("keys that are removed have no values to answer with")
-            num_bytes = len(message.keys) * table.heap.kinds[0].row_bytes
+            num_bytes = math.prod(message.keys.shape[:1]) * table.heap.kinds[0].row_bytes
             if num_bytes > config.FRAME_BYTES_MAX:
                 raise RemoteProtocolError(f"a push wants {num_bytes} bytes back, more than a frame has")
         if self._durable.keeps(message.model_id):

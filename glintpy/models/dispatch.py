@@ -49,6 +49,7 @@ class AnyTarget(ABC):
         joins_cells: whether its updater takes several pushes to single cells as one, as it does those to rows.
         array: which of the model's arrays requests are about; 0 its values.
         turn: the round to which requests belong.
+        key_bytes: what a row's key takes in a message, where it takes more than a number does.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class AnyTarget(ABC):
         self.row_bytes = kind.row_bytes
         self.joins_cells = updater.joins_cells
         self.turn = STEP
+        self.key_bytes = 0
 
     @abstractmethod
     def locate(self, rows: Keys) -> list[Share]:
@@ -362,6 +364,7 @@ class Dispatch:
                 paired=asked.paired,
                 num_cols=num_cols,
                 item_bytes=target.dtype.itemsize,
+                key_bytes=target.key_bytes,
             )
             found += [(share.server, request_id, number, part) for number, part in enumerate(parts)]
         self._num_open = len(found)  # all of them, before the first one can be settled

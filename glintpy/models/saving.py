@@ -51,6 +51,7 @@ CUTS_LOST_MAX = 10
 """How often one server may lose its cut during one save before that is given up."""
 
 Block = tuple[range | NDArray[np.int64], NDArray[Any]]
+Name = Callable[[AnyTarget, Any], tuple[AnyTarget, Any]]
 
 
 @contextmanager
@@ -370,6 +371,7 @@ def fill_model(
     blocks: Iterable[Block],
     *,
     advance: Callable[[int], None] = lambda _: None,
+    name: Name = lambda target, rows: (target, rows),
 ) -> None:
     """Store values as they are, whatever the updater, in a model that nobody can find yet.
 
@@ -378,16 +380,18 @@ def fill_model(
         target: the model, and which of its arrays.
         blocks: (global rows, their values), in any order.
         advance: told how many more bytes are done.
+        name: from the rows of a block to those of a request, and what it goes to.
 
     Raises:
         GlintError: the first push that failed.
     """
     waiting: deque[tuple[Future[Any], int]] = deque()
-    for rows, values in blocks:
+    for global_rows, values in blocks:
         if not values.size:
             continue
+        named, rows = name(target, global_rows)
         asked = Asked(rows, None, paired=False, shape=values.shape, wire_shape=values.shape)
-        future = Requester(runtime, target, asked, kind="push").push(values, assign=True)
+        future = Requester(runtime, named, asked, kind="push").push(values, assign=True)
         waiting.append((future, values.nbytes))
         if len(waiting) > PUSHES_AHEAD:
             _finish(waiting, advance)

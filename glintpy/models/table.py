@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glintpy.errors import RemoteProtocolError
+from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.futures import Future, completed, derived, gather
 from glintpy.models.base import Handle
 from glintpy.models.bundles import pull, push
@@ -16,13 +16,14 @@ from glintpy.models.combining import Combined, without_repeats
 from glintpy.models.indexing import Asked
 from glintpy.models.iterators import setting
 from glintpy.models.requests import Requester
-from glintpy.models.table_requests import TableTarget, parse_keys
+from glintpy.models.table_requests import TableTarget, parse_request
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning.keyed import KeyedLayout
 from glintpy.protocol import dtypes, wire
 from glintpy.protocol.messages import Done, Message
-from glintpy.protocol.messages_tables import CREATE, REMOVE, CountKeys, ScanKeys, Scanned
+from glintpy.protocol.messages_tables import REMOVE, CountKeys, ScanKeys, Scanned
 from glintpy.protocol.spec import ModelInfo
+from glintpy.protocol.texts import decoded, from_frame
 from glintpy.ties import Tie
 from glintpy.updaters import Updater
 
@@ -56,8 +57,8 @@ class BigTable(Handle):
 
     @property
     def key_dtype(self) -> np.dtype[Any]:
-        """The dtype of its keys."""
-        return dtypes.BY_NAME[self._spec.keys]
+        """The dtype of arrays of its keys; ``object`` of ``str`` where they are texts."""
+        return np.dtype(object) if self._spec.has_texts else dtypes.BY_NAME[self._spec.keys]
 
     def num_keys(self) -> Future[int]:
         """Count the keys that have a row.
@@ -95,13 +96,13 @@ class BigTable(Handle):
         sees every push that this client issued before it.
 
         Args:
-            keys: an int, or (n,) integers in any order with repeats.
+            keys: an int, or (n,) integers in any order with repeats; texts where the table's keys are ``str``.
             create: give keys that have none a row. Then this is a push as well, and fails as one.
             out: C-contiguous, of the exact dtype and shape of the result, to be written into. Not to be read before
                 the future is done.
 
         Returns:
-            A future of (n, num_cols) values, entry i of ``keys[i]``; of (num_cols,) for an int. The array is the
+            A future of (n, num_cols) values, entry i of ``keys[i]``; of (num_cols,) for one key. The array is the
             caller's.
 
         Raises:
@@ -116,11 +117,11 @@ class BigTable(Handle):
         Threads:
             Safe from any thread; doesn't wait, unless ``create`` is set.
         """
-        asked = self._asked(keys, self._target)
+        asked, target = parse_request(keys, self._target)
         if create:
             self._check(asked, out)
-            return self._create(asked, out)
-        return self._read(asked, self._target, out)
+            return self._create(asked, target, out)
+        return self._read(asked, target, out)
 
     def push(self, keys: ArrayLike, values: ArrayLike) -> Future[None]:
         """Apply values to the rows of some keys by the table's updater, exactly once; keys without a row get one first.
@@ -150,7 +151,7 @@ class BigTable(Handle):
         Threads:
             Safe from any thread. Waits, also under asyncio, while too many bytes are under way to a server.
         """
-        asked = self._asked(keys, self._target)
+        asked, target = parse_request(keys, self._target)
         self._check_exists()
         parsed = self._parsed(asked, values)
         if asked.empty:
@@ -158,7 +159,7 @@ class BigTable(Handle):
         once = self._without_repeats(asked, parsed)
         if once is not None:
             asked, parsed = once.asked, once.values
-        return push(self._tie.runtime(), self._target, asked, parsed)
+        return push(self._tie.runtime(), target, asked, parsed)
 
     def push_pull(
         self, keys: ArrayLike, values: ArrayLike, *, out: NDArray[Any] | None = None
@@ -182,7 +183,7 @@ class BigTable(Handle):
         Threads:
             As ``push``.
         """
-        asked = self._asked(keys, self._target)
+        asked, target = parse_request(keys, self._target)
         self._check(asked, out)
         parsed = self._parsed(asked, values)
         if asked.empty:
@@ -196,7 +197,7 @@ class BigTable(Handle):
         def finish(found: NDArray[Any]) -> NDArray[Any]:
             return _finished(asked, found if once is None else once.spread(found), out)
 
-        return Requester(runtime, self._target, sent, kind="push").push(values, finish=finish)
+        return Requester(runtime, target, sent, kind="push").push(values, finish=finish)
 
     def contains(self, keys: ArrayLike) -> Future[NDArray[np.bool_]]:
         """Look which keys have a row.
@@ -205,7 +206,7 @@ class BigTable(Handle):
             keys: as in ``pull``.
 
         Returns:
-            A future of an (n,) mask; of one of shape () for an int.
+            A future of an (n,) mask; of one of shape () for one key.
 
         Raises:
             DTypeError, ShapeError, KeyRangeError: here, before anything is sent.
@@ -213,8 +214,8 @@ class BigTable(Handle):
         The future raises:
             What ``pull`` does.
         """
-        target = self._target.of(contains=True)
-        return self._read(self._asked(keys, target), target, None)
+        asked, target = parse_request(keys, self._target.of(contains=True))
+        return self._read(asked, target, None)
 
     def remove(self, keys: ArrayLike) -> Future[None]:
         """Take some keys out, with their rows and what the updater keeps; those that have none are passed over.
@@ -233,8 +234,7 @@ class BigTable(Handle):
         The future raises:
             What ``push`` does.
         """
-        target = self._target.of(action=REMOVE)
-        asked = self._asked(keys, target)
+        asked, target = parse_request(keys, self._target.of(action=REMOVE))
         self._check_exists()
         if asked.empty:
             return completed(None)
@@ -252,7 +252,7 @@ class BigTable(Handle):
 
         Returns:
             A future of what ``pull`` would return, in the dtype that the updater computes in (float32 for float16);
-            of ``"steps"`` (n,) uint32, or () for an int.
+            of ``"steps"`` (n,) uint32, or () for one key.
 
         Raises:
             ConfigError: the updater has no such slot.
@@ -262,12 +262,12 @@ class BigTable(Handle):
             What ``pull`` does.
         """
         self._check_slot(name)
-        target = self._target.of(array=1 + self.slots.index(name))
-        return self._read(self._asked(keys, target), target, None)
+        asked, target = parse_request(keys, self._target.of(array=1 + self.slots.index(name)))
+        return self._read(asked, target, None)
 
     # --- all keys -------------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         for keys, _ in self.blocks(_ROWS_A_REQUEST):
             yield from keys.tolist()
 
@@ -292,22 +292,30 @@ class BigTable(Handle):
         return self._blocks(size)
 
     def _blocks(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        held: list[Scanned] = []
+        held: list[tuple[NDArray[Any], NDArray[Any]]] = []
         num_held = 0
         for found in self._scan():
-            held.append(found)
+            held.append((self._read_keys(found), found.values))
             num_held += len(found.keys)
             if num_held < size:
                 continue
-            keys = np.concatenate([each.keys for each in held])
-            values = np.concatenate([each.values for each in held])
+            keys = np.concatenate([each for each, _ in held])
+            values = np.concatenate([each for _, each in held])
             stop = num_held - num_held % size
             for first in range(0, stop, size):
                 yield keys[first : first + size].copy(), values[first : first + size].copy()
             num_held -= stop
-            held = [Scanned(0, 0, 0, 0, keys[stop:].copy(), values[stop:].copy())]
+            held = [(keys[stop:].copy(), values[stop:].copy())]
         if num_held:
-            yield np.concatenate([each.keys for each in held]), np.concatenate([each.values for each in held])
+            yield np.concatenate([each for each, _ in held]), np.concatenate([each for _, each in held])
+
+    def _read_keys(self, found: Scanned) -> NDArray[Any]:
+        if not self._spec.has_texts:
+            return found.keys
+        try:
+            return decoded(from_frame(found.keys, self._spec.keys))
+        except GlintError as error:
+            raise RemoteProtocolError(f"a server sent keys that can't be: {error}") from error
 
     def _scan(self) -> Iterator[Scanned]:
         for server in range(len(self._info.servers)):
@@ -389,18 +397,15 @@ class BigTable(Handle):
         self._wait_for_others()
         return pull(self._tie.runtime(), target, asked, out)
 
-    def _create(self, asked: Asked, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
+    def _create(self, asked: Asked, target: TableTarget, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
         if asked.empty:
             return completed(_finished(asked, np.empty(asked.wire_shape, self.dtype), out))
         self._wait_for_others()
         runtime = self._tie.runtime()
         runtime.outbox.issue()
         nothing = np.empty((len(asked.rows), 0), self.dtype)
-        requester = Requester(runtime, self._target.of(action=CREATE), asked, kind="push")
+        requester = Requester(runtime, target.to_create(), asked, kind="push")
         return requester.push(nothing, finish=lambda found: _finished(asked, found, out))
-
-    def _asked(self, keys: Any, target: TableTarget) -> Asked:
-        return parse_keys(keys, key_dtype=self._spec.keys, row_shape=target.row_shape)
 
     def _check(self, asked: Asked, out: NDArray[Any] | None) -> None:
         self._check_exists()

@@ -12,6 +12,7 @@ from glintpy.models.indexing import size_of
 from glintpy.models.making import make_table, with_updater
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import Init, ModelSpec
+from glintpy.protocol.texts import DEFAULT
 from glintpy.storage.arrays import LINK_BYTES, arrays_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class MakesTables:
         Args:
             cols: columns, at least 1; a row has at most 2 MiB.
             dtype: of the values, as of ``matrix``.
-            key_dtype: what keys are: ``"int64"`` or ``"uint64"``.
+            key_dtype: what keys are: ``"int64"``, ``"uint64"`` or ``"str"``: texts of up to 63 bytes in UTF-8, for
+                which each row has 64 bytes; ``"str200"`` for texts of up to 200 bytes, and so on up to ``"str1023"``.
             name: unique in the cluster; None: a random one.
             exist_ok: return the table of this name if its spec is equal.
             init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
@@ -93,7 +95,7 @@ class MakesTables:
                 finite=finite,
                 durability=durability or "",
                 group=name_of_group,  # which a table can't have, and its spec says so
-                keys=key_dtype,
+                keys=DEFAULT if key_dtype == "str" else key_dtype,
             ),
             updater,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from typing import Any
 
@@ -13,21 +14,26 @@ from glintpy.models.dispatch import AnyTarget
 from glintpy.models.indexing import Asked, Keys
 from glintpy.models.values import as_array
 from glintpy.partitioning import Share
-from glintpy.partitioning.keyed import KeyedLayout
+from glintpy.partitioning.keyed import KeyedLayout, hashed
 from glintpy.protocol import dtypes
 from glintpy.protocol.calls import Stamp
 from glintpy.protocol.messages import Message
 from glintpy.protocol.messages_tables import ASSIGN, CREATE, REMOVE, UPDATE, PullKeys, PushKeys
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelInfo
+from glintpy.protocol.texts import Texts, encoded, lengths_of, to_frame
 from glintpy.updaters import Updater
 
 
 class TableTarget(AnyTarget):
     """A table as requests see it: what a selection calls rows are keys, 64 bits each as int64.
 
+    Where keys are texts they are places among those of one request, for which alone such a target is.
+
     Attributes:
         layout: where keys lie.
+        texts: of a request, each once, see ``protocol.texts``; None: keys are integers, or not known yet.
+        bits: (n,) what each of these is routed by.
         action: what its pushes do; None: update or assign, as the push says.
         contains: its pulls ask whether keys are there.
     """
@@ -48,11 +54,18 @@ class TableTarget(AnyTarget):
         self.layout = layout
         self.action = action
         self.contains = contains
-        self._key_dtype = dtypes.BY_NAME[info.spec.keys]
+        self.texts: Texts | None = None
+        self.bits: NDArray[np.int64] | None = None
         if contains or action == REMOVE:
             # One byte a key, to be cut into parts by; of a removal none of them is sent.
             self.dtype = np.dtype("?")
             self.row_shape, self.num_cols, self.row_bytes = (), None, 1
+
+    def to_create(self) -> TableTarget:
+        """Return the same for a request that gives keys their rows."""
+        target = copy.copy(self)
+        target.action = CREATE
+        return target
 
     def of(self, *, array: int = 0, action: int | None = None, contains: bool = False) -> TableTarget:
         """Return the same table for requests of another kind."""
@@ -67,10 +80,27 @@ class TableTarget(AnyTarget):
             contains=contains,
         )
 
+    def with_texts(self, texts: Texts) -> TableTarget:
+        """Return the same table for one request, whose keys are these texts.
+
+        Args:
+            texts: each once, as ``protocol.texts`` keeps them.
+        """
+        target = copy.copy(self)
+        target.texts, target.bits = texts, hashed(texts)
+        target.key_bytes = int(lengths_of(texts).max(initial=0))
+        return target
+
     def locate(self, rows: Keys) -> list[Share]:
         """Return what each server has of some keys, at least one."""
         assert not isinstance(rows, range), "keys are listed"
-        return self.layout.locate(rows)
+        return self.layout.locate(rows, None if self.bits is None else self.bits[rows])
+
+    def _keys_of(self, selection: Selection) -> NDArray[Any]:
+        """Return keys as they travel."""
+        if self.texts is not None:
+            return to_frame(self.texts[selection.rows])
+        return selection.rows.view(dtypes.BY_NAME[self.info.spec.keys])
 
     def pull_of(self, request_id: int, number: int, selection: Selection, stamp: Stamp) -> Message:
         """Return the message that reads one part."""
@@ -84,7 +114,7 @@ class TableTarget(AnyTarget):
             number,
             self.array,
             self.contains,
-            selection.rows.view(self._key_dtype),
+            self._keys_of(selection),
         )
 
     def push_of(
@@ -111,13 +141,54 @@ class TableTarget(AnyTarget):
             wants_values,
             action,
             self.array,
-            selection.rows.view(self._key_dtype),
+            self._keys_of(selection),
             None if action in {CREATE, REMOVE} else values,
         )
 
 
+def parse_request(keys: Any, target: TableTarget) -> tuple[Asked, TableTarget]:
+    """Read keys as users type them, and return them with what a request for them goes to.
+
+    Args:
+        keys: of the table's kind: one, or (n,) of them.
+        target: the table, whichever keys.
+
+    Raises:
+        DTypeError, ShapeError, KeyRangeError: see ``parse_keys``; what isn't text where keys are.
+    """
+    spec = target.info.spec
+    if not spec.has_texts:
+        return parse_keys(keys, key_dtype=spec.keys, row_shape=target.row_shape), target
+    is_one = isinstance(keys, str)
+    places, texts = _once([keys] if is_one else _texts_in(keys))
+    shape = target.row_shape if is_one else (len(places), *target.row_shape)
+    asked = Asked(places, None, False, shape, (len(places), *target.row_shape))
+    return asked, target.with_texts(encoded(texts, spec.keys))
+
+
+def _texts_in(keys: Any) -> list[str]:
+    if not isinstance(keys, list | tuple):
+        array = as_array(keys, what="keys")
+        if array.dtype.kind not in "UOT" and array.size:
+            raise DTypeError(f"keys of this table are texts, not {array.dtype}")
+        if array.ndim != 1:
+            raise ShapeError(f"keys are a text or (n,) texts, not of shape {array.shape}")
+        keys = array.tolist()
+    for position, key in enumerate(keys):
+        if not isinstance(key, str):
+            raise DTypeError(f"keys of this table are texts, not {key!r:.80} at position {position}")
+    return list(keys)
+
+
+def _once(keys: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Return each text once, in the order of first appearance, and where among these each key is."""
+    places: dict[str, int] = {}
+    found = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
+    return found, list(places)
+
+
 def parse_keys(keys: Any, *, key_dtype: str, row_shape: tuple[int, ...]) -> Asked:
-    """Read keys as users type them.
+    """Read integer keys as users type them.
 
     Args:
         keys: an integer, or (n,) integers of any kind.

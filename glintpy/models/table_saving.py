@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from glintpy import config
 from glintpy.models.making import make_table
 from glintpy.models.saving import ServerCut, fill_model, progress_bar, write_servers
+from glintpy.models.table_requests import TableTarget
 from glintpy.storage.arrays import arrays_of
 from glintpy.storage.checkpoint import CheckpointWriter
 from glintpy.storage.checkpoint_format import rows_dtype
 
 if TYPE_CHECKING:
+    from glintpy.models.requests import AnyTarget
     from glintpy.models.table import BigTable
-    from glintpy.models.table_requests import TableTarget
     from glintpy.protocol.spec import ModelSpec
     from glintpy.runtime import Runtime
     from glintpy.storage.checkpoint_reader import CheckpointReader
@@ -69,8 +70,10 @@ class Writing:
 
     def __init__(self, target: TableTarget) -> None:
         self._dtype = rows_dtype(target.info.spec)
-        *_, self._keys, self._used = arrays_of(target.info.spec, target.updater)
-        self._num_kept = len(target.arrays)
+        arrays = arrays_of(target.info.spec, target.updater)
+        # What says a row's key, and whether it has one: the first of the two behind what is kept, and the last one.
+        self._keys_at, self._used_at = len(target.arrays), len(arrays) - 1
+        self._keys, self._used = arrays[self._keys_at], arrays[self._used_at]
 
     def write(
         self, writer: CheckpointWriter, server: int, cut: ServerCut, advance: Callable[[int], None]
@@ -86,8 +89,8 @@ class Writing:
         Raises:
             CutLostError: the moment is lost.
         """
-        used = _joined(cut.blocks(self._num_kept + 1, self._used, keeps=True), self._used.dtype) != 0
-        keys = _joined(cut.blocks(self._num_kept, self._keys, keeps=True), self._keys.dtype)[used]
+        used = _joined(cut.blocks(self._used_at, self._used, keeps=True), self._used.dtype) != 0
+        keys = _joined(cut.blocks(self._keys_at, self._keys, keeps=True), self._keys.dtype)[used]
         for number, array in enumerate(writer.arrays):
             with writer.part(
                 server, num_rows=len(keys), array=number, global_rows=keys.view(self._dtype)
@@ -126,14 +129,21 @@ def load_table(
 
         def fill(target: TableTarget) -> None:
             for array, number in common.items():
-                blocks = (
-                    (np.asarray(keys).view(np.int64), values)
-                    for keys, values in reader.blocks(config.PART_BYTES, array=array)
-                )
-                fill_model(tie.runtime(), target.of(array=number), blocks, advance=advance)
+                blocks = reader.blocks(config.PART_BYTES, array=array)
+                fill_model(tie.runtime(), target.of(array=number), blocks, advance=advance, name=_named)
 
         return make_table(tie, spec, updater, fill=fill)
 
 
+def _named(target: AnyTarget, keys: Any) -> tuple[AnyTarget, NDArray[np.int64]]:
+    """Return keys as they were saved as a request has them."""
+    if keys.dtype.kind != "S":
+        return target, keys.view(np.int64)
+    assert isinstance(target, TableTarget), "only tables have texts"
+    return target.with_texts(keys), np.arange(len(keys))
+
+
 def _joined(blocks: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *blocks])
+    # Texts come as bytes, as all that travels.
+    pieces = [block.reshape(-1).view(dtype) if dtype.kind == "S" else block for block in blocks]
+    return np.concatenate([np.empty(0, dtype), *pieces])

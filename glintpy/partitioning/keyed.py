@@ -40,7 +40,7 @@ def hashed(items: NDArray[np.bytes_]) -> NDArray[np.int64]:
     Args:
         items: (n,) as ``protocol.texts`` keeps them: of a multiple of 8 bytes, which zeros fill up.
     """
-    words = np.ascontiguousarray(items).view("<u8").reshape(len(items), -1)
+    words = np.ascontiguousarray(items).view("<u8").reshape(len(items), items.itemsize // 8)
     bits = np.zeros(len(items), np.uint64)
     # A word counts up to the last one that has something.
     rest = np.arange(len(items))

@@ -67,6 +67,7 @@ def cut(
     paired: bool,
     num_cols: int | None,
     item_bytes: int,
+    key_bytes: int = 0,
 ) -> Iterator[Part]:
     """Cut what a request touches on one server.
 
@@ -77,13 +78,14 @@ def cut(
         paired: rows and columns are pairs.
         num_cols: how many columns are asked for; None for a vector and for pairs.
         item_bytes: of one value.
+        key_bytes: of a row's key beside its number.
     """
     index_bytes = 0 if is_slices(rows) else rows.dtype.itemsize
     width = 1 if num_cols is None else num_cols
     if num_cols is not None and width * item_bytes > config.PART_BYTES:
         yield from _cut_wide(rows, positions, cols=cols, num_cols=num_cols, item_bytes=item_bytes)
         return
-    row_bytes = width * item_bytes
+    row_bytes = width * item_bytes + key_bytes
     rows_max = max(1, config.PART_BYTES // (row_bytes + index_bytes + (4 if paired else 0)))
     for piece, rows_at, count in _chunks(rows, positions, rows_max):
         piece_cols = _pick(cols, rows_at) if paired and cols is not None else cols

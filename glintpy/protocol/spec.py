@@ -49,8 +49,8 @@ class ModelSpec:
         durability: what an acknowledged push survives, see ``config.Durability``; empty: the servers' own level.
         group: the workers whose rounds it follows: pushes are gathered until all have finished a step; empty: pushes
             are applied as they come.
-        keys: of a table, whose keys nobody declared: what they are, one of ``KEY_DTYPES`` or ``"str63"``; then ``num_rows`` is how many
-            there may be, 0 any number. Empty: a matrix or vector.
+        keys: of a table, whose keys nobody declared: what they are, one of ``KEY_DTYPES`` or like ``"str63"``; then
+            ``num_rows`` is how many there may be, 0 any number. Empty: a matrix or vector.
     """
 
     name: str

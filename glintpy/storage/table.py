@@ -1,8 +1,8 @@
 """The part of a table on one server: rows that come into being when their key is first pushed; no thread or clock.
 
 A shard whose arrays are a heap that grows (``storage.heap``), with two more of them: ``keys``, the key of each row, and
-``used``, 1 where a row has one. Where keys are texts, ``keys`` has 64 bits that stand for one, and a third, ``texts``, the
-text itself. These say it all: the index (``storage.index``) and the list of free rows lie in
+``used``, 1 where a row has one. Where keys are texts, ``keys`` has 64 bits that stand for one, and a third array,
+``texts``, the text itself. These say it all: the index (``storage.index``) and the list of free rows lie in
 memory, and are made of them when they are first asked for. What a push changes of a row, its key and mark too, is under
 the undo record as the values of a matrix are; the index follows when all is done.
 """
@@ -27,6 +27,7 @@ from glintpy.storage.deltas import check_finite
 from glintpy.storage.heap import next_rows
 from glintpy.storage.index import Index
 from glintpy.storage.shard import Shard
+from glintpy.storage.table_rows import Asked, FreeRows, Placed, firsts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +101,7 @@ class TableShard(Shard):
         self.rows_max = rows_max
         self.check_room: Callable[[int], None] = lambda _: None
         self.has_grown: Callable[[], None] = lambda: None
-        self._found: tuple[Index, _FreeRows] | None = None
+        self._found: tuple[Index, FreeRows] | None = None
 
     # --- what it is ---------------------------------------------------------------------------------------------
 
@@ -129,13 +130,13 @@ class TableShard(Shard):
     def _index(self) -> Index:
         return self._known()[0]
 
-    def _known(self) -> tuple[Index, _FreeRows]:
+    def _known(self) -> tuple[Index, FreeRows]:
         """Return index and free rows, made of ``keys`` and ``used`` if they aren't there."""
         if self._found is None:
             rows = np.flatnonzero(self._used)
             top = int(rows[-1]) + 1 if rows.size else 0
             index = Index(self._keys, rows, self._texts)
-            self._found = index, _FreeRows(np.flatnonzero(self._used[:top] == 0)[::-1], top)
+            self._found = index, FreeRows(np.flatnonzero(self._used[:top] == 0)[::-1], top)
         return self._found
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -305,19 +306,19 @@ class TableShard(Shard):
         super().put_back(pending)
         self._found = None  # it may have known of the push, and it is made anew
 
-    def _place(self, keys: Asked) -> _Placed:
+    def _place(self, keys: Asked) -> Placed:
         """Find a row for each key, a free one where it has none; nothing is changed but the room that there is."""
         rows = self._index().find(keys.bits, keys.texts)
         unknown = np.flatnonzero(rows < 0)
         if not unknown.size:
-            return _Placed(rows, keys.at(unknown), rows[:0])
-        new_keys, origin = _firsts(keys.at(unknown))
+            return Placed(rows, keys.at(unknown), rows[:0])
+        new_keys, origin = firsts(keys.at(unknown))
         self._make_room(new_keys.size)
         new_rows = self._known()[1].peek(new_keys.size)
         rows[unknown] = new_rows[origin]
-        return _Placed(rows, new_keys, new_rows)
+        return Placed(rows, new_keys, new_rows)
 
-    def _begin(self, placed: _Placed) -> None:
+    def _begin(self, placed: Placed) -> None:
         """Give new rows their keys, and what they begin with."""
         rows, keys = placed.new_rows, placed.new_keys
         for number, stored in enumerate(self._kept):
@@ -402,78 +403,3 @@ class TableShard(Shard):
             there = selection.rows[selection.rows < cut.num_rows]
             if there.size:
                 cut.before_push(Selection(there), changes)
-
-
-class Asked(NamedTuple):
-    """Keys of a request.
-
-    Attributes:
-        bits: (n,) their 64 bits, or those that stand for their texts.
-        texts: (n,) as the heap keeps them, see ``protocol.texts``; None: they are integers.
-    """
-
-    bits: NDArray[np.int64]
-    texts: NDArray[np.bytes_] | None
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return self.bits.size
-
-    def at(self, places: NDArray[np.int64]) -> Asked:
-        """Return those at some places."""
-        return Asked(self.bits[places], None if self.texts is None else self.texts[places])
-
-
-class _Placed(NamedTuple):
-    """Where the keys of a push go.
-
-    Attributes:
-        rows: (n,) of each key.
-        new_keys: k of them, those that have no row yet, each once, in the order in which they come.
-        new_rows: (k,) which they will have.
-    """
-
-    rows: NDArray[np.int64]
-    new_keys: Asked
-    new_rows: NDArray[np.int64]
-
-
-class _FreeRows:
-    """Rows without a key: those that were freed, the last one first, then all from ``top`` on."""
-
-    def __init__(self, freed: NDArray[np.int64], top: int) -> None:
-        self._freed = freed.copy()
-        self.num_freed = len(freed)
-        self.top = top
-
-    def peek(self, num_rows: int) -> NDArray[np.int64]:
-        """Return the rows that would be taken next."""
-        again = self._freed[max(0, self.num_freed - num_rows) : self.num_freed][::-1]
-        return np.concatenate((again, np.arange(self.top, self.top + num_rows - again.size)))
-
-    def take(self, num_rows: int) -> None:
-        """Take them."""
-        again = min(num_rows, self.num_freed)
-        self.num_freed -= again
-        self.top += num_rows - again
-
-    def give(self, rows: NDArray[np.int64]) -> None:
-        """Free some rows."""
-        stop = self.num_freed + len(rows)
-        if stop > len(self._freed):
-            longer = np.empty(max(stop, 2 * len(self._freed)), np.int64)
-            longer[: self.num_freed] = self._freed[: self.num_freed]
-            self._freed = longer
-        self._freed[self.num_freed : stop] = rows
-        self.num_freed = stop
-
-
-def _firsts(keys: Asked) -> tuple[Asked, NDArray[np.int64]]:
-    """Return each key once, in the order of first appearance, and where among these each key is."""
-    compared = keys.bits if keys.texts is None else keys.texts
-    _, firsts, origin = np.unique(compared, return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return keys.at(firsts[order]), places[origin]

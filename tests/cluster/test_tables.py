@@ -155,6 +155,9 @@ def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
         other.push(np.arange(5000), 1).result()
         other.remove(np.arange(0, 5000, 2)).result()
         expected = other.pull(np.arange(5000)).result()
+        words = client.table(1, key_dtype="str", dtype="int64")
+        words.push([f"w\0{number}" for number in range(3000)], 1).result()
+        words.remove([f"w\0{number}" for number in range(1000)]).result()
         with Traffic(table, seed) as traffic:
             for _ in range(2):
                 traffic.goes_on()
@@ -166,6 +169,8 @@ def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
         cluster.kill_server(0)  # in the same boot: its files are as they were
         cluster.restart_server(0)
         traffic.check()
+        assert sorted(words) == sorted(f"w\0{number}" for number in range(1000, 3000))
+        assert words.pull(list(words)).result().tolist() == [[1]] * 2000
         assert len(other) == 2500
         assert np.array_equal(other.pull(np.arange(5000)).result(), expected)
         assert set(other.pull_slot("steps", np.arange(1, 5000, 2)).result().tolist()) == {1}

@@ -92,7 +92,7 @@ class Server:
         assert isinstance(found, TableShard)
         return found
 
-    def push(self, keys: NDArray[np.int64], values: NDArray[Any] | None, action: int = UPDATE) -> None:
+    def push(self, keys: NDArray[Any], values: NDArray[Any] | None, action: int = UPDATE) -> None:
         """Do what the actor does."""
         assert self.table.undo is not None
         self.table.undo.begin(SESSION, self.session.applied + 1)
