@@ -58,7 +58,7 @@ class BigTable(Handle):
     @property
     def key_dtype(self) -> np.dtype[Any]:
         """The dtype of arrays of its keys; ``object`` of ``str`` where they are texts."""
-        return np.dtype(object) if self._spec.has_texts else dtypes.BY_NAME[self._spec.keys]
+        return np.dtype("O") if self._spec.has_texts else dtypes.BY_NAME[self._spec.keys]
 
     def num_keys(self) -> Future[int]:
         """Count the keys that have a row.

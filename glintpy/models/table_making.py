@@ -53,8 +53,8 @@ class MakesTables:
         Args:
             cols: columns, at least 1; a row has at most 2 MiB.
             dtype: of the values, as of ``matrix``.
-            key_dtype: what keys are: ``"int64"``, ``"uint64"`` or ``"str"``: texts of up to 63 bytes in UTF-8, for
-                which each row has 64 bytes; ``"str200"`` for texts of up to 200 bytes, and so on up to ``"str1023"``.
+            key_dtype: what keys are: ``"int64"``, ``"uint64"``, or ``"str"``: texts of up to 63 bytes in UTF-8
+                (``"str200"``: of up to 200, ``"str1023"`` at the most), for which each row has room.
             name: unique in the cluster; None: a random one.
             exist_ok: return the table of this name if its spec is equal.
             init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
@@ -81,8 +81,6 @@ class MakesTables:
             MasterUnreachable: the master did not answer.
         """
         name_of_group = group_of(consistency, group)  # a mistake is told before anything is made
-        if type(key_dtype) is not str or not key_dtype:
-            raise ConfigError(f"key_dtype is the name of a dtype, not {key_dtype!r:.80}")
         spec, updater = with_updater(
             ModelSpec(
                 name if name is not None else f"table-{uuid.uuid4().hex[:12]}",
@@ -95,13 +93,24 @@ class MakesTables:
                 finite=finite,
                 durability=durability or "",
                 group=name_of_group,  # which a table can't have, and its spec says so
-                keys=DEFAULT if key_dtype == "str" else key_dtype,
+                keys=_keys_of(key_dtype),
             ),
             updater,
         )
         spec = replace(spec, num_rows=_keys_in(max_bytes, spec, updater))
         made = make_table(self._tie, spec, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
+
+
+def _keys_of(key_dtype: str) -> str:
+    """Return what a spec says of keys.
+
+    Raises:
+        ConfigError: no text; the spec says the rest.
+    """
+    if type(key_dtype) is not str or not key_dtype:
+        raise ConfigError(f"key_dtype is the name of a dtype, not {key_dtype!r:.80}")
+    return DEFAULT if key_dtype == "str" else key_dtype
 
 
 def _keys_in(max_bytes: int | None, spec: ModelSpec, updater: Updater) -> int:

@@ -46,7 +46,7 @@ def item_dtype(keys: str) -> np.dtype[np.bytes_]:
     Args:
         keys: of its spec, with texts.
     """
-    return np.dtype(f"S{(bytes_of(keys) // 8 + 1) * 8}")
+    return _items_of((bytes_of(keys) // 8 + 1) * 8)
 
 
 def encoded(texts: Sequence[str], keys: str) -> Texts:
@@ -123,13 +123,17 @@ def from_frame(frame: NDArray[Any], keys: str) -> Texts:
         frame.tobytes().decode()
     except UnicodeDecodeError as error:
         raise ShapeError("a key is not UTF-8") from error
-    items = frame.reshape(-1).view(f"S{width}")
+    items = frame.reshape(-1).view(_items_of(width))
     lengths = lengths_of(items)
     if not lengths.all() or bool((frame[np.arange(len(frame)), lengths - 1] != END[0]).any()):
         raise ShapeError("a key doesn't end in a byte 1")
     if int(lengths.max(initial=1)) > bytes_of(keys) + 1:
         raise ShapeError(f"a key has {int(lengths.max()) - 1} bytes, more than {keys} has")
     return items.astype(dtype)
+
+
+def _items_of(length: int) -> np.dtype[np.bytes_]:
+    return np.array(END * length).dtype
 
 
 def matrix_of(items: Texts) -> NDArray[np.uint8]:
