@@ -278,8 +278,12 @@ class Durable:
         self._append_if_room(DestroyedRecord(model_id))
         self._to_remove.append(model_id)
 
-    def push(self, message: Push | PushKeys) -> None:
+    def push(self, message: Push | PushKeys, now: float = 0.0) -> None:
         """A push is about to be applied, to a model of any level.
+
+        Args:
+            message: the push.
+            now: of one to a table, the time that it is applied at.
 
         Raises:
             NotEnoughMemory: the disk is full; nothing may be changed.
@@ -292,8 +296,12 @@ class Durable:
         if message.model_id not in self._shards:
             self._append_if_room(OutcomeRecord(message.session, message.sequence, 0), lazily=True)
             return
-        kind = PushRecord if isinstance(message, Push) else KeysRecord
-        self._append(kind.of_message(message), small=False)  # type: ignore[arg-type] # of its own message
+        self._append(
+            PushRecord.of_message(message)
+            if isinstance(message, Push)
+            else KeysRecord.of_message(message, now),
+            small=False,
+        )
         self._num_pushes += 1
 
     def refused(self, message: Push | PushLevels | Change | PushKeys, code: int) -> None:

@@ -7,6 +7,7 @@ receipts (who may push what, once), shards (what a push does), and the shelf (wh
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypedDict
 
@@ -110,6 +111,7 @@ class ServerActor(RequestActor):
         settings: config.ServerSettings,
         control: Control,
         clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
         receipts: Receipts | None = None,
     ) -> None:
         durable = shelf.durable or Durable(None, journal, log_bytes_max=settings.log_bytes_max)
@@ -124,7 +126,7 @@ class ServerActor(RequestActor):
         self.control = control
         self.receipts = receipts or Receipts(journal, settings)
         self.receipts.durable = durable
-        self._tables = Tables(shelf, self.receipts, durable, self._roll_back)
+        self._tables = Tables(shelf, self.receipts, durable, roll_back=self._roll_back, wall_clock=wall_clock)
         self._started = clock()
         self._cuts = Cuts(shelf, self.receipts, incarnation=journal.incarnation)
         self._parked = Parked()

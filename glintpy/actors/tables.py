@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import config, failpoints
@@ -16,7 +18,9 @@ from glintpy.errors import RemoteProtocolError, ShapeError
 from glintpy.protocol import wire
 from glintpy.protocol.messages import Done, Message
 from glintpy.protocol.messages_tables import (
+    EVICT,
     REMOVE,
+    UPDATE,
     CountKeys,
     PullKeys,
     PushKeys,
@@ -36,15 +40,23 @@ class Tables:
         receipts: the sessions.
         durable: hears of each push.
         roll_back: undoes the push that is under way.
+        wall_clock: seconds since 1970.
     """
 
     def __init__(
-        self, shelf: Shelf, receipts: Receipts, durable: Durable, roll_back: Callable[[], None]
+        self,
+        shelf: Shelf,
+        receipts: Receipts,
+        durable: Durable,
+        *,
+        roll_back: Callable[[], None],
+        wall_clock: Callable[[], float],
     ) -> None:
         self._shelf = shelf
         self._receipts = receipts
         self._durable = durable
         self._roll_back = roll_back
+        self._wall_clock = wall_clock
 
     def handle(self, message: OfTables, now: float) -> Message:
         """Return the answer to a client.
@@ -82,28 +94,35 @@ class Tables:
         table = self._table(message.model_id, message.routing)
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.
-            if message.action == REMOVE:
+            if message.action in {REMOVE, EVICT}:
                 raise RemoteProtocolError("keys that are removed have no values to answer with")
             num_bytes = math.prod(message.keys.shape[:1]) * table.heap.kinds[0].row_bytes
             if num_bytes > config.FRAME_BYTES_MAX:
                 raise RemoteProtocolError(f"a push wants {num_bytes} bytes back, more than a frame has")
-        if self._durable.keeps(message.model_id):
+        if self._durable.keeps(message.model_id) or table.admission is not None:
             # Before it is written down: a log is no place for what would be refused, but for want of room.
             table.check_keys(message.keys, message.values, action=message.action, array=message.array)
-        self._durable.push(message)
+        if table.admission is not None and message.action == UPDATE:
+            # And is no place for what is dropped: counts don't outlive the process, so the log says what they came to.
+            admitted = np.flatnonzero(table.admit(message.keys))
+            if len(admitted) < len(message.keys):
+                assert message.values is not None, "it was checked"
+                message = replace(message, keys=message.keys[admitted], values=message.values[admitted])
+        now = self._wall_clock()
+        self._durable.push(message, now)
         if table.undo is None:
-            self._push(table, message)
+            self._push(table, message, now)
             return
         table.undo.begin(message.session, message.sequence)
         try:
-            self._push(table, message)
+            self._push(table, message, now)
         except Exception:
             self._roll_back()
             raise
 
     @staticmethod
-    def _push(table: TableShard, message: PushKeys) -> None:
-        table.push_keys(message.keys, message.values, action=message.action, array=message.array)
+    def _push(table: TableShard, message: PushKeys, now: float) -> None:
+        table.push_keys(message.keys, message.values, action=message.action, array=message.array, now=now)
 
     def _scan(self, message: ScanKeys) -> Message:
         found = self._table(message.model_id, message.routing).scan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, SupportsIndex, cast
+from typing import Any, Literal, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from glintpy.models.combining import Combined, without_repeats
 from glintpy.models.indexing import Asked
 from glintpy.models.iterators import setting
 from glintpy.models.requests import Requester
+from glintpy.models.table_evicting import eviction
 from glintpy.models.table_requests import TableTarget, parse_request
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning.keyed import KeyedLayout
@@ -59,6 +60,11 @@ class BigTable(Handle):
     def key_dtype(self) -> np.dtype[Any]:
         """The dtype of arrays of its keys; ``object`` of ``str`` where they are texts."""
         return np.dtype("O") if self._spec.has_texts else dtypes.BY_NAME[self._spec.keys]
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of what is kept beside the values, see ``pull_slot``: by the updater, and of tables that track."""
+        return tuple(array.name for array in self._target.arrays[1:])
 
     def num_keys(self) -> Future[int]:
         """Count the keys that have a row.
@@ -243,8 +249,49 @@ class BigTable(Handle):
         nothing = np.zeros(asked.wire_shape, target.dtype)
         return Requester(runtime, target, asked, kind="push").push(nothing)
 
+    def evict(
+        self,
+        *,
+        max_rows: int | None = None,
+        older_than: float | None = None,
+        fewer_than: int | None = None,
+        by: Literal["age", "use"] = "age",
+    ) -> Future[None]:
+        """Take out the keys that are little used, with their rows; for tables made with ``track=True``.
+
+        A use is a push, or a ``pull`` with ``create=True``, that has the key, however often; other pulls leave no
+        trace. Who goes, each server says, by its own clock; done exactly once, as a push, and in order with the others.
+
+        Args:
+            max_rows: so many stay at most of those that the other two leave, each server having its share of them.
+            older_than: those go that were not used for so many seconds.
+            fewer_than: those go that were used less often than so.
+            by: which go of too many rows: those used longest ago (``"age"``), or least often (``"use"``).
+
+        Returns:
+            A future that is done when all servers have done it.
+
+        Raises:
+            ConfigError: the table doesn't track its rows; nothing is asked for, or what can't be.
+            ModelNotFound: it was destroyed through this handle.
+
+        The future raises:
+            What ``push`` does.
+        """
+        self._check_exists()
+        asked, target = eviction(
+            self._target, max_rows=max_rows, older_than=older_than, fewer_than=fewer_than, by=by
+        )
+        runtime = self._tie.runtime()
+        runtime.outbox.issue()
+        nothing = np.zeros(asked.wire_shape, target.dtype)
+        return Requester(runtime, target, asked, kind="push").push(nothing)
+
     def pull_slot(self, name: str, keys: ArrayLike) -> Future[NDArray[Any]]:
-        """Read what the updater keeps beside the values, as ``pull`` reads them.
+        """Read what is kept beside the values, as ``pull`` reads them.
+
+        Of a table that tracks its rows ``"touches"`` and ``"touched"`` say in how many pushes a key was, and when in the
+        last one, in seconds since 1970.
 
         Args:
             name: one of ``slots``.

@@ -43,6 +43,8 @@ class MakesTables:
         seed: int = 0,
         updater: str | Updater = "add",
         max_bytes: int | None = None,
+        track: bool = False,
+        admit_after: int = 0,
         finite: bool = False,
         durability: config.Durability | None = None,
         consistency: str = "async",
@@ -60,8 +62,10 @@ class MakesTables:
             init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
             seed: of random values: a key's row begins the same whenever and wherever it is made.
             updater: how pushes are applied, as of ``matrix``.
-            max_bytes: what rows, slots, keys and index may take on all servers together: a server that has its share is
-                as one without room for new rows; None: what the servers have.
+            max_bytes: what rows, slots, keys and index may take on all servers together, each with its share of it;
+                None: what the servers have.
+            track: keep how often and when each row was pushed to, 12 bytes a row, for ``BigTable.evict``.
+            admit_after: in how many pushes a key has to be to get a row, up to 255: those before are dropped.
             finite: refuse NaN and infinities.
             durability: what an acknowledged push survives, as of ``matrix``.
             consistency: of this handle's pulls, as of ``matrix``.
@@ -74,32 +78,41 @@ class MakesTables:
             ShapeError: no column, or rows that are too long.
             DTypeError: another dtype, initial values that it can't hold, or one that the updater can't work with.
             ConfigError: a max_bytes of fewer than 1,024 keys; an unknown key_dtype, updater, init or durability; a
-                level that a server doesn't offer.
+                level that a server doesn't offer; another option that is none.
             ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
             NotEnoughServers: there is no server.
             NotEnoughMemory: there is no room for even a few rows.
             MasterUnreachable: the master did not answer.
         """
         name_of_group = group_of(consistency, group)  # a mistake is told before anything is made
-        spec, updater = with_updater(
-            ModelSpec(
-                name if name is not None else f"table-{uuid.uuid4().hex[:12]}",
-                num_rows=0,
-                num_cols=size_of("cols", cols),
-                dtype=dtypes.model_dtype(dtype).name,
-                partitioner=PARTITIONER,
-                init=init,
-                seed=seed,
-                finite=finite,
-                durability=durability or "",
-                group=name_of_group,  # which a table can't have, and its spec says so
-                keys=_keys_of(key_dtype),
-            ),
-            updater,
+        spec = _spec(
+            name,
+            cols,
+            dtype,
+            init=init,
+            seed=seed,
+            finite=finite,
+            durability=durability or "",
+            group=name_of_group,  # which a table can't have, and its spec says so
+            keys=_keys_of(key_dtype),
+            track=track,
+            admit_after=admit_after,
         )
+        spec, updater = with_updater(spec, updater)
         spec = replace(spec, num_rows=_keys_in(max_bytes, spec, updater))
         made = make_table(self._tie, spec, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
+
+
+def _spec(name: str | None, cols: SupportsIndex, dtype: Any, **options: Any) -> ModelSpec:
+    return ModelSpec(
+        name if name is not None else f"table-{uuid.uuid4().hex[:12]}",
+        num_rows=0,
+        num_cols=size_of("cols", cols),
+        dtype=dtypes.model_dtype(dtype).name,
+        partitioner=PARTITIONER,
+        **options,
+    )
 
 
 def _keys_of(key_dtype: str) -> str:

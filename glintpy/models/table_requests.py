@@ -18,7 +18,7 @@ from glintpy.partitioning.keyed import KeyedLayout, hashed
 from glintpy.protocol import dtypes
 from glintpy.protocol.calls import Stamp
 from glintpy.protocol.messages import Message
-from glintpy.protocol.messages_tables import ASSIGN, CREATE, REMOVE, UPDATE, PullKeys, PushKeys
+from glintpy.protocol.messages_tables import ASSIGN, CREATE, EVICT, REMOVE, UPDATE, PullKeys, PushKeys
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelInfo
 from glintpy.protocol.texts import Texts, encoded, lengths_of, to_frame
@@ -56,7 +56,7 @@ class TableTarget(AnyTarget):
         self.contains = contains
         self.texts: Texts | None = None
         self.bits: NDArray[np.int64] | None = None
-        if contains or action == REMOVE:
+        if contains or action in {REMOVE, EVICT}:
             # One byte a key, to be cut into parts by; of a removal none of them is sent.
             self.dtype = np.dtype("?")
             self.row_shape, self.num_cols, self.row_bytes = (), None, 1
@@ -96,7 +96,7 @@ class TableTarget(AnyTarget):
         assert not isinstance(rows, range), "keys are listed"
         return self.layout.locate(rows, None if self.bits is None else self.bits[rows])
 
-    def _keys_of(self, selection: Selection) -> NDArray[Any]:
+    def keys_of(self, selection: Selection) -> NDArray[Any]:
         """Return keys as they travel."""
         if self.texts is not None:
             return to_frame(self.texts[selection.rows])
@@ -114,7 +114,7 @@ class TableTarget(AnyTarget):
             number,
             self.array,
             self.contains,
-            self._keys_of(selection),
+            self.keys_of(selection),
         )
 
     def push_of(
@@ -141,8 +141,8 @@ class TableTarget(AnyTarget):
             wants_values,
             action,
             self.array,
-            self._keys_of(selection),
-            None if action in {CREATE, REMOVE} else values,
+            self.keys_of(selection),
+            None if action in {CREATE, REMOVE, EVICT} else values,
         )
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 from glintpy.protocol.fields import ARRAY, PART, SESSION, Bool, Frame, Int, rule
 from glintpy.protocol.messages import Array, Message, message
 
-UPDATE, ASSIGN, CREATE, REMOVE = range(4)
-"""What a ``PushKeys`` does: apply values by the updater, store them as they are, give keys their rows, remove keys."""
+UPDATE, ASSIGN, CREATE, REMOVE, EVICT = range(5)
+"""What a ``PushKeys`` does: apply values by the updater, store them as they are, give keys their rows, remove keys, or
+remove those that are little used: then its ``keys`` are what ``storage.use.Criteria`` has."""
 
 
 @message
@@ -42,7 +43,7 @@ class PushKeys(Message):
     part: int = rule(PART)
     wants_values: bool = rule(Bool())
     """Answer with the rows as they are then."""
-    action: int = rule(Int(UPDATE, REMOVE))
+    action: int = rule(Int(UPDATE, EVICT))
     array: int = rule(ARRAY)
     """Other than 0 only to assign."""
     keys: Array = rule(Frame())

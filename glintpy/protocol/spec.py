@@ -26,6 +26,9 @@ _UPDATER = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 KEY_DTYPES = ("int64", "uint64")
 """What the keys of a table can be, besides texts; see ``protocol.texts``."""
 
+ADMIT_AFTER_MAX = 255
+"""Pushes; servers count them in a byte."""
+
 NUMBERS_MAX = 4096
 """Characters of an updater's numbers."""
 
@@ -51,6 +54,8 @@ class ModelSpec:
             are applied as they come.
         keys: of a table, whose keys nobody declared: what they are, one of ``KEY_DTYPES`` or like ``"str63"``; then
             ``num_rows`` is how many there may be, 0 any number. Empty: a matrix or vector.
+        track: of a table: whether it is kept how often and when each row was pushed to, so that rows can be evicted.
+        admit_after: of a table: in how many pushes a key has to be to get a row; 0: in one.
     """
 
     name: str
@@ -67,6 +72,8 @@ class ModelSpec:
     durability: config.Durability | Literal[""] = ""
     group: str = ""
     keys: str = ""
+    track: bool = False
+    admit_after: int = 0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -108,7 +115,13 @@ class ModelSpec:
         _check_init(self.init, self.numpy_dtype)
 
     def _check_table(self) -> None:
+        if type(self.track) is not bool:
+            raise ConfigError(f"track is True or False, not {self.track!r:.80}")
+        if type(self.admit_after) is not int or not 0 <= self.admit_after <= ADMIT_AFTER_MAX:
+            raise ConfigError(f"admit_after is 0 to {ADMIT_AFTER_MAX} pushes, not {self.admit_after!r:.80}")
         if self.keys == "":
+            if self.track or self.admit_after:
+                raise ConfigError(f"model {self.name!r} is no table: its rows don't come and go")
             return
         if type(self.keys) is not str or not (self.keys in KEY_DTYPES or texts.bytes_of(self.keys)):
             raise ConfigError(

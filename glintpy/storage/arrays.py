@@ -30,6 +30,9 @@ GATHERED = ("sums", "pushers", "tags")
 TEXTS, KEYS, USED = "texts", "keys", "used"
 """The last arrays of a table, see ``storage.table``; ``texts`` only where keys are texts."""
 
+TOUCHES, TOUCHED = "touches", "touched"
+"""Of a table that tracks its rows: the last arrays that are kept, see ``storage.use``."""
+
 LINK_BYTES = 9
 """What a table's index takes for a row, at most."""
 
@@ -81,6 +84,8 @@ def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
 def kept_arrays(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
     """Return what is saved of a model: its values, the updater's slots in their order, the steps if it counts.
 
+    Of a table that tracks its rows also how often and when they were pushed to.
+
     Raises:
         ConfigError: more than a model can have.
     """
@@ -89,6 +94,8 @@ def kept_arrays(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
     arrays += [ArraySpec(slot.name, kept_in, spec.row_shape) for slot in updater.slots]
     if updater.counts_steps:
         arrays.append(ArraySpec(STEPS, np.dtype("<u4"), ()))
+    if spec.track:
+        arrays += [ArraySpec(TOUCHES, np.dtype("<u4"), ()), ArraySpec(TOUCHED, np.dtype("<f8"), ())]
     if len(arrays) > ARRAYS_MAX:
         raise ConfigError(
             f"updater {updater.name!r} keeps {len(arrays) - 1} slots; {ARRAYS_MAX - 1} are the most"

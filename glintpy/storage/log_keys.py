@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glintpy.protocol.messages_tables import PushKeys
     from glintpy.storage.files import Buffer
 
-_HEAD = struct.Struct("<16sQQQQ5BxH")
+_HEAD = struct.Struct("<16sQQQQ5BxHd")
 """A multiple of 8, as keys are: so the values lie where compiled loops need them."""
 
 
@@ -37,6 +37,7 @@ class KeysRecord:
         array: to which of the arrays.
         keys: (n,) of the table's key dtype; (n, w) bytes of texts, w a multiple of 8.
         values: for them, or None.
+        now: when it was applied, by the server's clock, in seconds since 1970.
     """
 
     KIND: ClassVar[int] = 13
@@ -47,9 +48,10 @@ class KeysRecord:
     array: int
     keys: NDArray[Any]
     values: NDArray[Any] | None
+    now: float = 0.0
 
     @classmethod
-    def of_message(cls, message: PushKeys) -> KeysRecord:
+    def of_message(cls, message: PushKeys, now: float) -> KeysRecord:
         """Return the record of a message."""
         return cls(
             message.session,
@@ -59,6 +61,7 @@ class KeysRecord:
             message.array,
             message.keys,
             message.values,
+            now,
         )
 
     def body(self) -> list[Buffer]:
@@ -77,6 +80,7 @@ class KeysRecord:
             0 if values is None else dtypes.CODE_OF[values.dtype],
             0 if values is None else values.ndim,
             0 if self.keys.ndim == 1 else self.keys.shape[1],
+            self.now,
         )
         arrays = [self.keys] if values is None else [self.keys, values]
         return [head, *(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays)]
@@ -85,13 +89,13 @@ class KeysRecord:
     def of(cls, body: memoryview) -> KeysRecord:
         """Return what these bytes say; its arrays lie over them."""
         session, sequence, model_id, length, width, *rest = _HEAD.unpack_from(body)
-        action, array, key_code, code, ndim, text_bytes = rest
+        action, array, key_code, code, ndim, text_bytes, now = rest
         keys = _array(body, _HEAD.size, key_code, (length, text_bytes) if text_bytes else (length,))
         values = None
         if code:
             shape = (length, width) if ndim == 2 else (length,)
             values = _array(body, _HEAD.size + keys.nbytes, code, shape)
-        return cls(session, sequence, model_id, action, array, keys, values)
+        return cls(session, sequence, model_id, action, array, keys, values, now)
 
 
 def _array(body: memoryview, offset: int, code: int, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -372,7 +372,7 @@ def _apply_to(shard: Shard, record: PushRecord | KeysRecord) -> None:
         return
     if not isinstance(shard, TableShard):
         raise ShapeError(f"model {shard.spec.name!r} is no table, and a record of it has keys")
-    shard.push_keys(record.keys, record.values, action=record.action, array=record.array)
+    shard.push_keys(record.keys, record.values, action=record.action, array=record.array, now=record.now)
 
 
 def _load(shard: Shard, reader: SnapshotReader) -> None:

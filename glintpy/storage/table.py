@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from glintpy import failpoints
-from glintpy.errors import DTypeError, NotEnoughMemory, RemoteProtocolError, ShapeError
+from glintpy.errors import ConfigError, DTypeError, NotEnoughMemory, RemoteProtocolError, ShapeError
 from glintpy.partitioning.keyed import hashed
 from glintpy.protocol import dtypes
-from glintpy.protocol.messages_tables import CREATE, REMOVE, UPDATE
+from glintpy.protocol.messages_tables import CREATE, EVICT, REMOVE, UPDATE
 from glintpy.protocol.rounds import STEP, Turn
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.texts import from_frame, to_frame
 from glintpy.storage import initialise
+from glintpy.storage.admission import Admission
 from glintpy.storage.arrays import LINK_BYTES, slot_inits
 from glintpy.storage.deltas import check_finite
 from glintpy.storage.heap import next_rows
 from glintpy.storage.index import Index
 from glintpy.storage.shard import Shard
 from glintpy.storage.table_rows import Asked, FreeRows, Placed, firsts
+from glintpy.storage.use import Criteria, chosen, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,9 @@ ROWS_MAX = 2**31 - 2
 
 _SCANNED = 65_536
 """Rows that one request looks at, whether they have keys or not."""
+
+_MANY = 65_536
+"""Rows: to take fewer out of an index is no work."""
 
 
 class Scanned(NamedTuple):
@@ -68,6 +73,7 @@ class TableShard(Shard):
         rows_max: how many there may be here.
         check_room: called with the bytes that it is about to grow by; raises ``NotEnoughMemory``.
         has_grown: called when it has.
+        admission: counts pushes to keys without a row; None: one is enough.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class TableShard(Shard):
         self.rows_max = rows_max
         self.check_room: Callable[[int], None] = lambda _: None
         self.has_grown: Callable[[], None] = lambda: None
+        self.admission = Admission(spec.admit_after) if spec.admit_after > 1 else None
         self._found: tuple[Index, FreeRows] | None = None
 
     # --- what it is ---------------------------------------------------------------------------------------------
@@ -113,7 +120,8 @@ class TableShard(Shard):
     @property
     def num_bytes(self) -> int:
         """Bytes of the heap, and about what the index takes."""
-        return self.heap.num_bytes + LINK_BYTES * self.heap.num_rows
+        counts = 0 if self.admission is None else self.admission.num_bytes
+        return self.heap.num_bytes + LINK_BYTES * self.heap.num_rows + counts
 
     @property
     def _keys(self) -> NDArray[np.int64]:
@@ -238,6 +246,8 @@ class TableShard(Shard):
         Raises:
             ShapeError, DTypeError: it would be refused.
         """
+        if action == EVICT:
+            return self._checked_eviction(keys, values, array)
         found = self._checked(keys, array)
         if action in {CREATE, REMOVE}:
             if values is not None or array:
@@ -255,7 +265,13 @@ class TableShard(Shard):
         return found
 
     def push_keys(
-        self, keys: NDArray[Any], values: NDArray[Any] | None, *, action: int = UPDATE, array: int = 0
+        self,
+        keys: NDArray[Any],
+        values: NDArray[Any] | None,
+        *,
+        action: int = UPDATE,
+        array: int = 0,
+        now: float = 0.0,
     ) -> None:
         """Do something to the rows of some keys; all of it or, by an exception, nothing.
 
@@ -264,8 +280,10 @@ class TableShard(Shard):
             values: (n, num_cols) of the table's dtype for ``UPDATE``, (n, ...) of the array's for ``ASSIGN``; else
                 None.
             action: ``UPDATE`` by the updater, ``ASSIGN`` the values as they are, ``CREATE`` rows for keys that have
-                none, or ``REMOVE`` keys. The first three give each key a row.
+                none, ``REMOVE`` keys, or ``EVICT`` them by the criteria that come in their place. The first three give
+                each key a row.
             array: which of the arrays, for ``ASSIGN``.
+            now: seconds since 1970.
 
         Raises:
             ShapeError, DTypeError: see ``check_keys``.
@@ -274,24 +292,28 @@ class TableShard(Shard):
         """
         asked = self.check_keys(keys, values, action=action, array=array)
         if action == REMOVE:
-            self._remove(asked)
+            found = self._index().find(asked.bits, asked.texts)
+            self._remove(np.unique(found[found >= 0]))
+            return
+        if action == EVICT:
+            self._remove(self._to_evict(Criteria.of(asked.bits), now))
             return
         placed = self._place(asked)
-        if values is None:
-            selection, changes = Selection(placed.new_rows.astype(np.uint32)), range(len(self.arrays))
-            if not placed.new_rows.size:
-                return
-        else:
-            selection = Selection(placed.rows.astype(np.uint32))
-            one = range(array, array + 1)
-            changes = range(len(self._kept)) if action == UPDATE else one
-            if placed.new_rows.size:
-                changes = range(len(self.arrays))
+        touches = self.spec.track and action in {UPDATE, CREATE}
+        selection = Selection(
+            (placed.new_rows if values is None and not touches else placed.rows).astype(np.uint32)
+        )
         if not selection.rows.size:
             return
-        self._remember(selection, (selection.rows.size, *self.spec.row_shape), changes)
+        self._remember(
+            selection,
+            (selection.rows.size, *self.spec.row_shape),
+            self._changes(action, array, has_new=bool(placed.new_rows.size)),
+        )
         if placed.new_rows.size:
-            self._begin(placed)
+            self._begin(placed, now)
+        if touches:
+            touch(selection.rows, *self._uses(), now)
         if values is None:
             failpoints.hit("push.applied")
         else:
@@ -300,6 +322,23 @@ class TableShard(Shard):
             index, free = self._known()
             free.take(placed.new_rows.size)
             index.add(placed.new_rows)
+
+    def admit(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        """Count a push to keys that have no row, and return (n,) which of all are to be pushed to.
+
+        Args:
+            keys: as of ``pull_keys``.
+
+        Raises:
+            ShapeError, DTypeError: see ``check_keys``.
+        """
+        asked = self._checked(keys)
+        found: NDArray[np.bool_] = self._index().find(asked.bits, asked.texts) >= 0
+        unknown = np.flatnonzero(~found)
+        if self.admission is not None and unknown.size:
+            each, origin = firsts(asked.at(unknown))
+            found[unknown] = self.admission.count(each.bits)[origin]
+        return found
 
     def put_back(self, pending: Pending) -> None:
         """Undo a push that was under way; again does no harm. See ``Shard.put_back``."""
@@ -318,11 +357,21 @@ class TableShard(Shard):
         rows[unknown] = new_rows[origin]
         return Placed(rows, new_keys, new_rows)
 
-    def _begin(self, placed: Placed) -> None:
+    def _changes(self, action: int, array: int, *, has_new: bool) -> range:
+        """Return the arrays that a push changes."""
+        if has_new:
+            return range(len(self.arrays))
+        if action == UPDATE:
+            return range(len(self._kept))
+        return range(array, array + 1) if action != CREATE else range(len(self._kept) - 2, len(self._kept))
+
+    def _begin(self, placed: Placed, now: float) -> None:
         """Give new rows their keys, and what they begin with."""
         rows, keys = placed.new_rows, placed.new_keys
         for number, stored in enumerate(self._kept):
             stored[rows] = self._first_values(number, keys.bits)
+        if self.spec.track:
+            self._uses()[1][rows] = now
         texts = self._texts
         if texts is not None:
             texts[rows] = keys.texts
@@ -330,9 +379,13 @@ class TableShard(Shard):
         self._used[rows] = 1
         failpoints.hit("table.begun")
 
-    def _remove(self, keys: Asked) -> None:
-        found = self._index().find(keys.bits, keys.texts)
-        rows = np.unique(found[found >= 0])
+    def _to_evict(self, criteria: Criteria, now: float) -> NDArray[np.int64]:
+        touches, touched = self._uses()
+        ties = self._keys, self._texts
+        rows = np.flatnonzero(self._used)
+        return np.sort(chosen(criteria, rows, touches=touches, touched=touched, ties=ties, now=now))
+
+    def _remove(self, rows: NDArray[np.int64]) -> None:
         if not rows.size:
             return
         last = len(self.arrays) - 1
@@ -341,6 +394,9 @@ class TableShard(Shard):
         self._used[rows] = 0
         failpoints.hit("push.applied")
         index, free = self._known()
+        if rows.size > _MANY and 4 * rows.size > index.num_keys:
+            self._found = None  # to make them anew is less work
+            return
         index.remove(rows)
         free.give(rows)
 
@@ -377,10 +433,24 @@ class TableShard(Shard):
     def _first_values(self, array: int, keys: NDArray[np.int64]) -> Any:
         """Return what rows of some keys begin with, in one of the arrays: one number for all cells, or an array."""
         if array:
-            return slot_inits(self.updater)[array - 1]
+            return [*slot_inits(self.updater), 0, 0.0][array - 1]
         if isinstance(self.spec.init, tuple):
             return initialise.random_rows_by_key(self.spec, keys)
         return self.values.dtype.type(self.spec.init)
+
+    def _uses(self) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
+        """Return how often, and when, each row was touched."""
+        return self._kept[-2], self._kept[-1]
+
+    def _checked_eviction(self, keys: NDArray[Any], values: NDArray[Any] | None, array: int) -> Asked:
+        if not self.spec.track:
+            raise ConfigError(
+                f"table {self.spec.name!r} doesn't know when its rows were used: make it with track=True"
+            )
+        if values is not None or array:
+            raise ShapeError("to evict keys takes no values, and is done to all arrays")
+        Criteria.of(keys)
+        return Asked(keys, None)
 
     def _checked(self, keys: NDArray[Any], array: int = 0) -> Asked:
         """Return keys that can be this table's."""

@@ -33,7 +33,7 @@ Combined = tuple[Array, Array]
 STEPS = "steps"
 """The slot that counts how often a row was pushed to; (num_rows,) uint32."""
 
-_TAKEN = {"values", "rows", "sums", "pushers", "tags", "keys", "used", STEPS}
+_TAKEN = {"values", "rows", "sums", "pushers", "tags", "keys", "used", "texts", "touches", "touched", STEPS}
 
 POSITIVE_MIN = 1e-30
 """The least of numbers that are divided by: more than 0 in float32, too."""
