@@ -165,7 +165,11 @@ class BigTable(Handle):
         once = self._without_repeats(asked, parsed)
         if once is not None:
             asked, parsed = once.asked, once.values
-        return push(self._tie.runtime(), target, asked, parsed)
+        runtime = self._tie.runtime()
+        if self._spec.counts_pushes:
+            runtime.outbox.issue()  # alone: those that travel together are one to who counts them
+            return Requester(runtime, target, asked, kind="push").push(asked.to_wire(parsed))
+        return push(runtime, target, asked, parsed)
 
     def push_pull(
         self, keys: ArrayLike, values: ArrayLike, *, out: NDArray[Any] | None = None
@@ -290,8 +294,8 @@ class BigTable(Handle):
     def pull_slot(self, name: str, keys: ArrayLike) -> Future[NDArray[Any]]:
         """Read what is kept beside the values, as ``pull`` reads them.
 
-        Of a table that tracks its rows ``"touches"`` and ``"touched"`` say in how many pushes a key was, and when in the
-        last one, in seconds since 1970.
+        Of a table that tracks its rows ``"touches"`` and ``"touched"`` say in how many pushes a key was, and when in
+        the last one, in seconds since 1970.
 
         Args:
             name: one of ``slots``.

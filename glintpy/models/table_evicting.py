@@ -101,12 +101,13 @@ def eviction(
 
 
 def _count(what: str, value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise ConfigError(f"{what} is a number of at least 0, not {value!r:.80}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**62:
+        raise ConfigError(f"{what} is an integer of at least 0, not {value!r:.80}")
+    return int(value)
 
 
 def _microseconds(value: Any) -> int:
-    if type(value) not in {int, float} or not 0 <= value <= _OLDEST_S:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _OLDEST_S:
         raise ConfigError(f"older_than is 0 to {_OLDEST_S:.0e} seconds, not {value!r:.80}")
-    return math.ceil(value * 1e6)
+    microseconds: int = math.ceil(float(value) * 1e6)
+    return microseconds

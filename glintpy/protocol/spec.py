@@ -155,6 +155,11 @@ class ModelSpec:
         return self.keys.startswith("str")
 
     @property
+    def counts_pushes(self) -> bool:
+        """Whether it matters in how many pushes a key is."""
+        return self.track or self.admit_after > 1
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one row: (num_cols,), or () for a vector."""
         return () if self.num_cols is None else (self.num_cols,)

@@ -158,6 +158,12 @@ def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
         words = client.table(1, key_dtype="str", dtype="int64")
         words.push([f"w\0{number}" for number in range(3000)], 1).result()
         words.remove([f"w\0{number}" for number in range(1000)]).result()
+        tracking = client.table(1, track=True, admit_after=2, dtype="int64")
+        for number in range(1, 5):
+            tracking.push(np.arange(100 * number), 1).result()
+        tracking.evict(fewer_than=2).result()
+        uses = [tracking.pull_slot(slot, np.arange(400)).result() for slot in tracking.slots]
+        assert len(tracking) == 200  # of 300 that came in, a third was used once
         with Traffic(table, seed) as traffic:
             for _ in range(2):
                 traffic.goes_on()
@@ -171,6 +177,10 @@ def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
         traffic.check()
         assert sorted(words) == sorted(f"w\0{number}" for number in range(1000, 3000))
         assert words.pull(list(words)).result().tolist() == [[1]] * 2000
+        found = [tracking.pull_slot(slot, np.arange(400)).result() for slot in tracking.slots]
+        assert all(np.array_equal(one, same) for one, same in zip(found, uses, strict=True))
+        assert sorted(tracking) == list(range(200))
+        assert tracking.pull([0, 150, 250]).result()[:, 0].tolist() == [3, 2, 0]
         assert len(other) == 2500
         assert np.array_equal(other.pull(np.arange(5000)).result(), expected)
         assert set(other.pull_slot("steps", np.arange(1, 5000, 2)).result().tolist()) == {1}

@@ -92,11 +92,13 @@ class Server:
         assert isinstance(found, TableShard)
         return found
 
-    def push(self, keys: NDArray[Any], values: NDArray[Any] | None, action: int = UPDATE) -> None:
+    def push(
+        self, keys: NDArray[Any], values: NDArray[Any] | None, action: int = UPDATE, now: float = 0.0
+    ) -> None:
         """Do what the actor does."""
         assert self.table.undo is not None
         self.table.undo.begin(SESSION, self.session.applied + 1)
-        self.table.push_keys(keys, values, action=action)
+        self.table.push_keys(keys, values, action=action, now=now)
         self.session.record(self.session.applied + 1, 0)
         failpoints.hit("push.recorded")
         self.journal.settle()
