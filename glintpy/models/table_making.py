@@ -62,8 +62,7 @@ class MakesTables:
             init: what rows begin with: a number, ``("uniform", low, high)`` or ``("normal", mean, std)``.
             seed: of random values: a key's row begins the same whenever and wherever it is made.
             updater: how pushes are applied, as of ``matrix``.
-            max_bytes: what rows, slots, keys and index may take on all servers together, each with its share of it;
-                None: what the servers have.
+            max_bytes: what rows, slots, keys and index may take on all servers, each with its share; None: any.
             track: keep how often and when each row was pushed to, 12 bytes a row, for ``BigTable.evict``.
             admit_after: in how many pushes a key has to be to get a row, up to 255: those before are dropped.
             finite: refuse NaN and infinities.

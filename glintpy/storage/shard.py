@@ -120,9 +120,9 @@ class Shard:
         self.kernels = kernels.kernels_of(values, self.updater)
         # The others are for open rounds, or are a table's keys.
         self._kept = self.arrays[: len(kept_arrays(self.spec, self.updater))]
-        self._updating = (
-            None if type(self.updater) is Add else Updating(self.updater, self._kept, self.kernels)
-        )
+        # A table that tracks its rows keeps more than its updater does.
+        own = self._kept[: 1 + len(self.updater.slot_names)]
+        self._updating = None if type(self.updater) is Add else Updating(self.updater, own, self.kernels)
 
     def configure(self, updater: Updater, version: int) -> None:
         """Apply pushes by other numbers from now on.

@@ -41,7 +41,7 @@ class Updating:
 
     Args:
         updater: the rule, with its numbers.
-        arrays: the values, the slots, the steps if it counts them, and others: C-contiguous; changed in place.
+        arrays: the values, the slots, and the steps if it counts them: C-contiguous; changed in place.
         kernels: has the compiled loop, once there is one.
     """
 
@@ -49,8 +49,8 @@ class Updating:
         values = arrays[0]
         self._kernels = kernels
         self._num_cols = 1 if values.ndim == 1 else int(values.shape[1])
+        self._steps: Array | None = arrays[-1] if updater.counts_steps else None
         num_slots = len(updater.slots)
-        self._steps: Array | None = arrays[1 + num_slots] if updater.counts_steps else None
         # Views: the loops and the formula see cells, not rows.
         self._cells = [array.reshape(-1) for array in arrays[: 1 + num_slots]]
         self._dtype = arithmetic_dtype(values.dtype) if updater.kinds == "f" else values.dtype

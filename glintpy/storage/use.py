@@ -60,7 +60,14 @@ class Criteria(NamedTuple):
 def touch(
     rows: NDArray[np.uint32], touches: NDArray[np.uint32], touched: NDArray[np.float64], now: float
 ) -> None:
-    """Note that the keys of some rows are in a push: once, however often it names them."""
+    """Note that the keys of some rows are in a push: once, however often it names them.
+
+    Args:
+        rows: (k,) in any order; repeats are one.
+        touches: by row; changed in place.
+        touched: by row; changed in place.
+        now: the time of the push.
+    """
     counts = touches[rows]
     touches[rows] = counts + (counts < _MAX)
     touched[rows] = now

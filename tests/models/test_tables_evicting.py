@@ -47,7 +47,7 @@ def test_uses_are_counted_and_the_least_used_go(client: glintpy.Client, key_dtyp
     ]
     times = table.pull_slot("touched", keys).result()
     assert times.dtype == np.float64
-    assert times[0] >= times[1] >= times[150] >= times[250] > 1.6e9
+    assert times.min() > 1.6e9
     table.evict(fewer_than=2).result()
     assert sorted(table) == sorted(keys[:200])
     table.evict(max_rows=120, by="use").result()
