@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import command, reach, results, workloads
+from benchmarks import command, reach, results, tables, workloads
 from benchmarks.arena import Arena, Run
 from benchmarks.client import Client
 from benchmarks.draws import Draw, draw_all, zipf_keys
@@ -399,3 +399,10 @@ def test_bad_options_are_refused_before_anything_starts(
         command.main(arguments)
     assert raised.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key_dtype", tables.KEY_DTYPES)
+def test_tables_are_measured_beside_matrices(key_dtype: str) -> None:
+    found = tables.measure(3_000, 700, key_dtype)
+    assert list(found) == ["new keys", "pushes", "pulls", "memory"]
+    assert all(times > 0 for times in found.values())

@@ -174,17 +174,19 @@ def _texts_in(keys: Any) -> list[str]:
         if array.ndim != 1:
             raise ShapeError(f"keys are a text or (n,) texts, not of shape {array.shape}")
         keys = array.tolist()
-    for position, key in enumerate(keys):
-        if not isinstance(key, str):
-            raise DTypeError(f"keys of this table are texts, not {key!r:.80} at position {position}")
+    if not all(issubclass(kind, str) for kind in set(map(type, keys))):
+        position = next(position for position, key in enumerate(keys) if not isinstance(key, str))
+        raise DTypeError(f"keys of this table are texts, not {keys[position]!r:.80} at position {position}")
     return list(keys)
 
 
 def _once(keys: list[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return each text once, in the order of first appearance, and where among these each key is."""
-    places: dict[str, int] = {}
-    found = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
-    return found, list(places)
+    once = list(dict.fromkeys(keys))
+    if len(once) == len(keys):
+        return np.arange(len(keys)), once
+    places = dict(zip(once, range(len(once)), strict=True))
+    return np.fromiter(map(places.__getitem__, keys), np.int64, len(keys)), once
 
 
 def parse_keys(keys: Any, *, key_dtype: str, row_shape: tuple[int, ...]) -> Asked:

@@ -60,21 +60,30 @@ def encoded(texts: Sequence[str], keys: str) -> Texts:
         KeyRangeError: one is too long, or has no UTF-8, with its position.
     """
     limit = bytes_of(keys)
-    found = []
+    try:
+        found = [text.encode() + END for text in texts]
+    except UnicodeEncodeError:
+        raise _refused(texts, limit) from None
+    if max(map(len, found), default=0) > limit + 1:
+        raise _refused(texts, limit)
+    return np.array(found, item_dtype(keys))
+
+
+def _refused(texts: Sequence[str], limit: int) -> KeyRangeError:
+    """Return what is wrong with the first text that can't be a key."""
     for position, text in enumerate(texts):
         try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            raise KeyRangeError(
+            length = len(text.encode())
+        except UnicodeEncodeError:
+            return KeyRangeError(
                 f"key {text!r:.80} at position {position} has half of a surrogate pair, which UTF-8 can't hold"
-            ) from error
-        if len(data) > limit:
-            raise KeyRangeError(
-                f"key {text[:40]!r}... at position {position} has {len(data)} bytes in UTF-8, and keys of this table "
+            )
+        if length > limit:
+            return KeyRangeError(
+                f"key {text[:40]!r}... at position {position} has {length} bytes in UTF-8, and keys of this table "
                 f'have {limit} at most: make it with a longer key_dtype, "str{BYTES_MAX}" at the longest'
             )
-        found.append(data + END)
-    return np.array(found, item_dtype(keys))
+    raise AssertionError("none of the texts is wrong")
 
 
 def decoded(items: Texts) -> NDArray[np.object_]:

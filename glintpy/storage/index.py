@@ -83,16 +83,12 @@ class Index:
         if not len(self._keys):
             return found
         # Those whose row, so far, is another key's: they go on to the next one of their chain. (-1 is the last row.)
-        looking = np.flatnonzero((self._keys.take(found, mode="wrap") != keys) & (found >= 0))
-        if texts is not None:
-            looking = np.union1d(looking, self._of_other_texts(found, texts))
+        looking = np.flatnonzero(self._differs(found, keys, texts) & (found >= 0))
         rows, asked = found.take(looking), keys.take(looking)
         while looking.size:
             rows = self._nexts.take(rows).astype(np.int64)
             found[looking] = rows
-            differs = self._keys.take(rows, mode="wrap") != asked
-            if texts is not None:
-                differs[self._of_other_texts(rows, texts.take(looking))] = True
+            differs = self._differs(rows, asked, None if texts is None else texts.take(looking))
             goes_on = np.flatnonzero(differs & (rows >= 0))
             looking, rows, asked = looking.take(goes_on), rows.take(goes_on), asked.take(goes_on)
         return found
@@ -121,11 +117,12 @@ class Index:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _of_other_texts(self, rows: Rows, texts: Texts) -> NDArray[np.int64]:
-        """Return where rows, of those that are one, have another text."""
-        assert self._texts is not None, "its keys are texts"
-        there = np.flatnonzero(rows >= 0)
-        found: NDArray[np.int64] = there[self._texts.take(rows[there]) != texts[there]]
+    def _differs(self, rows: Rows, keys: Keys, texts: Texts | None) -> NDArray[np.bool_]:
+        """Return which rows have another key than each of these; of -1 anything."""
+        found: NDArray[np.bool_] = self._keys.take(rows, mode="wrap") != keys
+        if texts is not None:
+            assert self._texts is not None, "its keys are texts"
+            found |= self._texts.take(rows, mode="wrap") != texts
         return found
 
     def _buckets_of(self, keys: Keys) -> NDArray[np.int64]:

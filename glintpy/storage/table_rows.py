@@ -75,6 +75,9 @@ class FreeRows:
 
 def firsts(keys: Asked) -> tuple[Asked, NDArray[np.int64]]:
     """Return each key once, in the order of first appearance, and where among these each key is."""
+    ordered = np.sort(keys.bits)
+    if bool((ordered[1:] != ordered[:-1]).all()):
+        return keys, np.arange(keys.size)  # none repeats, as nearly always, and to find that out is cheaper
     compared = keys.bits if keys.texts is None else keys.texts
     _, first_places, origin = np.unique(compared, return_index=True, return_inverse=True)
     order = np.argsort(first_places)
