@@ -7,13 +7,15 @@ from typing import Any
 
 from glintpy import config, functions
 from glintpy.actors.shelf import Shelf
-from glintpy.errors import ConfigError, RemoteProtocolError
+from glintpy.errors import ConfigError, RemoteProtocolError, ShapeError
 from glintpy.functions import Answer, Changing, Function, Reading
 from glintpy.protocol import wire
 from glintpy.protocol.messages import Change, Compute, Push, arrays_in
+from glintpy.protocol.messages_tables import ASSIGN, UPDATE, PushKeys
 from glintpy.protocol.selection import Selection
 from glintpy.storage import calling
 from glintpy.storage.shard import Shard
+from glintpy.storage.table import TableShard
 
 
 class Computing:
@@ -38,11 +40,14 @@ class Computing:
         function = self._function(message)
         if not isinstance(function, Reading):
             raise ConfigError(f"function {message.function!r} changes values: it is asked for by a Change")
+        if isinstance(shard, TableShard):
+            self._check_alone(message)
+            return calling.read_table(function, shard, Selection(message.rows), arrays_in(message))
         return calling.read(
             function, shard, Selection(message.rows), arrays_in(message), self._other(message)
         )
 
-    def push_of(self, message: Change) -> Push:
+    def push_of(self, message: Change) -> Push | PushKeys:
         """Return the push that a change comes to: mostly what the values become is assigned, and so it is logged.
 
         Raises:
@@ -52,6 +57,8 @@ class Computing:
         function = self._function(message)
         if not isinstance(function, Changing):
             raise ConfigError(f"function {message.function!r} changes nothing: it is asked for by a Compute")
+        if isinstance(shard, TableShard):
+            return self._keys_push_of(message, function, shard)
         selection, values = calling.changed(
             function, shard, Selection(message.rows, message.cols), arrays_in(message), self._other(message)
         )
@@ -71,6 +78,30 @@ class Computing:
             paired=False,
             rows=selection.rows,
             cols=selection.cols,
+            values=values,
+        )
+
+    @staticmethod
+    def _check_alone(message: Compute | Change) -> None:
+        if message.others is not None:
+            raise ShapeError("a function on a table has no use for rows of another model")
+
+    def _keys_push_of(self, message: Change, function: Changing, table: TableShard) -> PushKeys:
+        self._check_alone(message)
+        selection = Selection(message.rows, message.cols)
+        keys, values = calling.changed_table(function, table, selection, arrays_in(message))
+        return PushKeys(
+            message.request_id,
+            message.session,
+            message.floor,
+            message.sequence,
+            message.model_id,
+            message.routing,
+            message.part,
+            wants_values=False,
+            action=UPDATE if function.pushes else ASSIGN,
+            array=0,
+            keys=keys,
             values=values,
         )
 

@@ -198,6 +198,9 @@ class ServerActor(RequestActor):
 
     def _apply(self, request: Push | PushLevels | Change) -> None:
         message = self._written_out(request)
+        if isinstance(message, PushKeys):
+            self._tables.apply(message)
+            return
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
         turn = Turn(message.round, message.rank)
@@ -219,7 +222,7 @@ class ServerActor(RequestActor):
             self._roll_back()
             raise
 
-    def _written_out(self, request: Push | PushLevels | Change) -> Push:
+    def _written_out(self, request: Push | PushLevels | Change) -> Push | PushKeys:
         """Return the push that a request comes to."""
         match request:
             case Change():

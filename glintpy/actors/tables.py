@@ -68,7 +68,7 @@ class Tables:
             case PullKeys():
                 return self._receipts.pull(message, now, read=self._read)
             case PushKeys():
-                return self._receipts.push(message, now, apply=self._apply, read=self._read)
+                return self._receipts.push(message, now, apply=self.apply, read=self._read)
             case ScanKeys():
                 return self._receipts.follows(message, now) or self._scan(message)
             case CountKeys():
@@ -90,7 +90,12 @@ class Tables:
         failpoints.hit("pull.before_send")
         return values
 
-    def _apply(self, message: PushKeys) -> None:
+    def apply(self, message: PushKeys) -> None:
+        """Do what a push says, all of it or, by an exception, nothing.
+
+        Raises:
+            GlintError: it is refused.
+        """
         table = self._table(message.model_id, message.routing)
         if message.wants_values:
             # Before anything is written: what could never be answered is refused, not half done.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,9 +260,16 @@ class Reading(Function, ABC):
 
     Attributes:
         in_order: each piece has its rows in the order of their keys; else in any.
+        by_place: its result says where something stands in the selection; so it is nothing for tables.
     """
 
     in_order: ClassVar[bool] = False
+    by_place: ClassVar[bool] = False
+
+    @property
+    def names_rows(self) -> Literal["", "each", "some"]:
+        """Whether its result has something for each row, or names some by ``Asking.keys``; of tables these are keys."""
+        return ""
 
     @abstractmethod
     def read(self, piece: Piece) -> Answer:

@@ -41,6 +41,11 @@ class TopK(Reading):
         if self.metric not in {"dot", "cosine"}:
             raise ConfigError(f'metric is "dot" or "cosine", not {self.metric!r:.80}')
 
+    @property
+    def names_rows(self) -> Literal["", "each", "some"]:
+        """See ``Reading``."""
+        return "some"
+
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""
         (query,) = arrays

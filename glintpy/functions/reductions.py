@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -49,6 +49,11 @@ class Reduction(Reading):
     def dtype_of(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Return the results' dtype."""
         return sum_dtype(dtype)
+
+    @property
+    def names_rows(self) -> Literal["", "each", "some"]:
+        """See ``Reading``."""
+        return "each" if self.axis == 1 else ""
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""
@@ -167,6 +172,11 @@ class Norms(Reading):
 
     name: ClassVar[str] = "norms"
 
+    @property
+    def names_rows(self) -> Literal["", "each", "some"]:
+        """See ``Reading``."""
+        return "each"
+
     def read(self, piece: Piece) -> Answer:
         """See ``Reading``."""
         return (row_norms(piece.matrix),)
@@ -187,6 +197,7 @@ class Argmax(Reading):
 
     name: ClassVar[str] = "argmax"
     in_order: ClassVar[bool] = True
+    by_place: ClassVar[bool] = True
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""

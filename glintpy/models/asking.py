@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import config
-from glintpy.functions.base import Array, Ask, Function, Positions, Selected
+from glintpy.functions.base import Array, Ask, Asking, Function, Positions, Selected
 from glintpy.models.indexing import Keys
 from glintpy.partitioning import Layout, Share
 from glintpy.protocol.parts import Part, cut
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 _CELL_BYTES = 8
 """Of one answer a row: a part has at most as many rows as there is room for in as many bytes."""
+
+
+class AnyCutting(Asking, Protocol):
+    """What a call needs beside what a function does.
+
+    Attributes:
+        servers: (id, address) of all servers; asks count in them.
+    """
+
+    servers: list[tuple[str, str]]
+
+    def cells(self) -> list[tuple[int, Part]]:
+        """Return (server, part) of a selection for a function that works cell by cell."""
+        ...
+
+    def arrays_at(self, positions: Positions) -> tuple[Array, ...]:
+        """Return the arguments that go along with some rows."""
+        ...
 
 
 class Cutting:

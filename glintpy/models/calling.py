@@ -9,11 +9,11 @@ from typing import Any
 
 from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.functions import Changing, Reading
-from glintpy.functions.base import Answer, Array, Ask
+from glintpy.functions.base import Answer, Array, Ask, Steps
 from glintpy.functions.names import name_of
 from glintpy.futures import Future
-from glintpy.models.asking import Cutting
-from glintpy.models.dispatch import Target
+from glintpy.models.asking import AnyCutting
+from glintpy.models.dispatch import AnyTarget
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call, Failed, Result, Stamp
 from glintpy.protocol.messages import Applied, Change, Compute, Computed, arrays_in, as_fields
@@ -37,7 +37,7 @@ class _Parts:
     def __init__(
         self,
         runtime: Runtime,
-        target: Target,
+        target: AnyTarget,
         servers: Sequence[tuple[str, str]],
         *,
         kind: Kind,
@@ -108,6 +108,7 @@ class ReadingCall:
         other: the second model, or the first.
         function: which.
         cutting: the selection and the arguments.
+        steps: the client's part; None: the function's own.
 
     Threads:
         A round ends where answers arrive, and what follows is put off: the function's own part runs without any lock,
@@ -115,7 +116,14 @@ class ReadingCall:
     """
 
     def __init__(
-        self, runtime: Runtime, target: Target, other: Target | None, function: Reading, cutting: Cutting
+        self,
+        runtime: Runtime,
+        target: AnyTarget,
+        other: AnyTarget | None,
+        function: Reading,
+        cutting: AnyCutting,
+        *,
+        steps: Steps | None = None,
     ) -> None:
         self._runtime = runtime
         self._target = target
@@ -123,7 +131,7 @@ class ReadingCall:
         self._function = function
         self._cutting = cutting
         self._deadline = runtime.deadline(target.timeout_s)
-        self._steps = function.steps(cutting)
+        self._steps = function.steps(cutting) if steps is None else steps
         self.future: Future[Any] = Future()
         self.future.bringer = runtime
 
@@ -227,7 +235,12 @@ class ChangingCall:
     """
 
     def __init__(
-        self, runtime: Runtime, target: Target, other: Target | None, function: Changing, cutting: Cutting
+        self,
+        runtime: Runtime,
+        target: AnyTarget,
+        other: AnyTarget | None,
+        function: Changing,
+        cutting: AnyCutting,
     ) -> None:
         self._runtime = runtime
         self._target = target

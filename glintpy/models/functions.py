@@ -86,7 +86,7 @@ class HasFunctions:
             Safe from any thread; doesn't wait.
         """
         self._check_exists()
-        found = _function_of(function, numbers)
+        found = function_of(function, numbers)
         keys = self._keys_of(rows)
         if isinstance(found, Changing):
             keys = _each_once(found, keys)
@@ -295,7 +295,16 @@ def _each_once(function: Changing, keys: Keys) -> Keys:
     return once
 
 
-def _function_of(function: str | Function, numbers: dict[str, Any]) -> Function:
+def function_of(function: str | Function, numbers: dict[str, Any]) -> Function:
+    """Return the function that was asked for.
+
+    Args:
+        function: its name, or itself.
+        numbers: its numbers, if it is a name.
+
+    Raises:
+        ConfigError: there is no such function or number.
+    """
     if isinstance(function, str):
         plain = {
             name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()

@@ -17,6 +17,7 @@ from glintpy.models.indexing import Asked
 from glintpy.models.iterators import setting
 from glintpy.models.requests import Requester
 from glintpy.models.table_evicting import eviction
+from glintpy.models.table_functions import HasTableFunctions
 from glintpy.models.table_requests import TableTarget, parse_request
 from glintpy.models.values import check_out, parse_values
 from glintpy.partitioning.keyed import KeyedLayout
@@ -32,7 +33,7 @@ _ROWS_A_REQUEST = 1024
 """Keys that iteration asks for at once."""
 
 
-class BigTable(Handle):
+class BigTable(Handle, HasTableFunctions):
     """A table over servers: a row for each key that was ever pushed to, and has not been removed.
 
     ``len(table)`` counts keys, ``key in table`` looks one up, and ``for key in table`` yields them, in no order. A

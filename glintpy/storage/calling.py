@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from glintpy.functions.base import Array
     from glintpy.storage.shard import Shard
+    from glintpy.storage.table import TableShard
 
 _ROWS_MAX = config.FRAME_BYTES_MAX // 8
 """Rows without columns have no bytes by which they could be limited."""
@@ -108,16 +109,104 @@ def changed(
     elif other is not None:
         raise ShapeError(f"function {function.name!r} has no use for other rows")
     values = shard.pull(selection, bytes_max=config.FRAME_BYTES_MAX)
-    shape, dtype = values.shape, values.dtype
     if not isinstance(function, Choosing):
         _check(function, _selected(shard, selection, len(values)), arrays)
+    return selection, _new_values(function, values, arrays)
+
+
+def read_table(
+    function: Reading, table: TableShard, selection: Selection, arrays: tuple[Array, ...]
+) -> Answer:
+    """Run a reading function on those rows of a run that have a key.
+
+    Args:
+        function: which.
+        table: the table.
+        selection: one slice of step 1; what lies behind the last row is passed over.
+        arrays: the arguments.
+
+    Returns:
+        What the function makes of them, and the keys if it names rows; else, or where none has a key, how many have
+        one and the row behind the last one of all, (2,) int64.
+
+    Raises:
+        GlintError, RemoteFailure: see ``read``.
+    """
+    _check_for_tables(function)
+    rows = _keyed_rows(table, selection)
+    counts = np.array([len(rows), table.top], np.int64)
+    if not len(rows):
+        return (counts,)
+    values = table.values[rows]
+    values.flags.writeable = False
+    _check(
+        function, Selected(len(rows), table.spec.num_cols, table.spec.numpy_dtype, table.spec.finite), arrays
+    )
+    piece = Piece(values, arrays)
+
+    def slot(name: str) -> Array:
+        if name not in table.updater.slot_names:
+            raise ConfigError(f"updater {table.updater.name!r} keeps no slot {name!r:.80}")
+        found: Array = table.arrays[1 + table.updater.slot_names.index(name)][rows]
+        return found
+
+    piece.slot = slot
+    answer = _run(lambda: function.read(piece))
+    last = table.keys_at(rows) if function.names_rows else counts
+    return _checked(function, (*answer, last) if isinstance(answer, tuple) else answer, list(table.arrays))
+
+
+def changed_table(
+    function: Changing, table: TableShard, selection: Selection, arrays: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """Return keys of a run of rows, and what is to be stored under them or pushed to them; nothing is by now.
+
+    Args:
+        function: which.
+        table: the table.
+        selection: as of ``read_table``.
+        arrays: the arguments.
+
+    Raises:
+        GlintError, RemoteFailure: see ``changed``.
+    """
+    _check_for_tables(function)
+    rows = _keyed_rows(table, selection)
+    values = table.values[rows]
+    if len(rows):
+        spec = table.spec
+        _check(function, Selected(len(rows), spec.num_cols, spec.numpy_dtype, spec.finite), arrays)
+        values = _new_values(function, values, arrays)
+    return table.keys_at(rows), values
+
+
+def _check_for_tables(function: Function) -> None:
+    if isinstance(function, Choosing) or function.by_row:
+        raise ConfigError(f"function {function.name!r} names rows by number, and a table has keys")
+
+
+def _keyed_rows(table: TableShard, selection: Selection) -> Array:
+    rows = selection.rows
+    if selection.cols is not None or not is_slices(rows) or len(rows) != 1 or rows[0, 2] != 1:
+        raise ShapeError("a function on a table is asked for with one slice of step 1")
+    first, stop = int(rows[0, 0]), min(int(rows[0, 1]), table.top)
+    num_bytes = (stop - first) * table.heap.kinds[0].row_bytes
+    if first < 0 or num_bytes > config.FRAME_BYTES_MAX:
+        raise ShapeError(
+            f"a function on {num_bytes} bytes from row {first} on; {config.FRAME_BYTES_MAX} are taken"
+        )
+    return table.rows_between(first, max(first, stop))
+
+
+def _new_values(function: Changing, values: Array, arrays: tuple[Array, ...]) -> Array:
+    shape, dtype = values.shape, values.dtype
     new = _run(lambda: function.change(values, arrays))
     if not isinstance(new, np.ndarray) or new.shape != shape or new.dtype != dtype:
         found = f"{new.dtype.name} {new.shape}" if isinstance(new, np.ndarray) else type(new).__name__
         raise RemoteFailure(
             f"function {function.name!r} made {found} of {dtype.name} {shape}; it keeps dtype and shape"
         )
-    return selection, np.ascontiguousarray(new)
+    return np.ascontiguousarray(new)
 
 
 def _chosen(

@@ -196,18 +196,31 @@ class TableShard(Shard):
             first_row: the first one that is looked at.
             bytes_max: of keys and values; one row is read in any case.
         """
-        stop = min(self._known()[1].top, first_row + _SCANNED)
-        rows = first_row + np.flatnonzero(self._used[first_row:stop])
-        texts = self._texts
-        key_bytes = 8 if texts is None else texts.itemsize
+        stop = min(self.top, first_row + _SCANNED)
+        rows = self.rows_between(first_row, stop)
+        key_bytes = 8 if self._texts is None else self._texts.itemsize
         rows_max = max(1, bytes_max // (key_bytes + self.heap.kinds[0].row_bytes))
         if rows.size > rows_max:
             rows = rows[:rows_max]
             stop = int(rows[-1]) + 1
-        next_row = stop if stop < self._known()[1].top else 0
+        return Scanned(stop if stop < self.top else 0, self.keys_at(rows), self.values[rows])
+
+    @property
+    def top(self) -> int:
+        """The row behind the last one that has a key."""
+        return self._known()[1].top
+
+    def rows_between(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Return those of [first, stop) that have a key."""
+        found: NDArray[np.int64] = first + np.flatnonzero(self._used[first:stop])
+        return found
+
+    def keys_at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the keys of some rows, as they travel."""
+        texts = self._texts
         if texts is not None:
-            return Scanned(next_row, to_frame(texts[rows]), self.values[rows])
-        return Scanned(next_row, self._keys[rows].view(dtypes.BY_NAME[self.spec.keys]), self.values[rows])
+            return to_frame(texts[rows])
+        return self._keys[rows].view(dtypes.BY_NAME[self.spec.keys])
 
     def check_pull(self, selection: Selection, bytes_max: int | None, *, array: int = 0) -> tuple[int, ...]:
         """Refuse to be read by row; see ``pull_keys``."""
