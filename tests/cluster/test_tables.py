@@ -110,6 +110,22 @@ def test_a_server_that_dies_again_and_again_inside_of_pushes_loses_nothing(place
         traffic.check()
 
 
+def test_a_change_of_all_rows_goes_on_when_its_server_was_killed() -> None:
+    with glintpy.LocalCluster(1, scheme="tcp") as cluster, cluster.client(timeout_s=PATIENCE_S) as client:
+        table = client.table(100)
+        keys = np.arange(60_000) * 3
+        table.push(keys, np.arange(60_000)[:, None] % 7).result()
+        table.remove(keys[::3]).result()
+        first, second = table.scale(2), table.scale(3)
+        cluster.kill_server(0)
+        cluster.restart_server(0)
+        first.result()
+        second.result()
+        left = np.flatnonzero(np.arange(60_000) % 3)
+        assert np.array_equal(table.pull(keys[left]).result(), np.repeat(left[:, None] % 7 * 6, 100, axis=1))
+        assert table.sum().result() == int((left % 7).sum()) * 600
+
+
 def test_a_table_outlives_an_orderly_stop_of_the_whole_cluster(tmp_path: Path) -> None:
     keys = np.arange(5000) * 1_000_003
     with glintpy.LocalCluster(2, data_dir=tmp_path) as cluster, cluster.client() as client:
@@ -154,6 +170,7 @@ def test_a_table_of_level_disk_is_back_after_the_machine_stopped(
         other = client.table(3, updater="adam", init=("normal", 0, 1), key_dtype="uint64")
         other.push(np.arange(5000), 1).result()
         other.remove(np.arange(0, 5000, 2)).result()
+        other.scale(3).result()
         expected = other.pull(np.arange(5000)).result()
         words = client.table(1, key_dtype="str", dtype="int64")
         words.push([f"w\0{number}" for number in range(3000)], 1).result()
