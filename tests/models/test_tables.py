@@ -353,9 +353,9 @@ def test_a_table_follows_no_rounds(client: glintpy.Client) -> None:
         assert table.pull([1]).result().tolist() == [[1.0] * COLS]
 
 
-def test_functions_and_rows_are_not_for_tables(client: glintpy.Client) -> None:
+def test_what_names_rows_by_number_is_not_for_tables(client: glintpy.Client) -> None:
     table = client.table(COLS, name="t")
-    assert not hasattr(table, "sum")
+    assert not hasattr(table, "argmax")
     assert not hasattr(table, "shape")
     with pytest.raises(TypeError):
         table[3]  # type: ignore[index]  # refused
