@@ -407,7 +407,7 @@ class TableShard(Shard):
         self._used[rows] = 0
         failpoints.hit("push.applied")
         index, free = self._known()
-        if rows.size > _MANY and 4 * rows.size > index.num_keys:
+        if rows.size > _MANY and 16 * rows.size > index.num_keys:
             self._found = None  # to make them anew is less work
             return
         index.remove(rows)

@@ -101,9 +101,15 @@ def chosen(
     too_many = len(left) - criteria.rows_max
     if criteria.rows_max < 0 or too_many <= 0:
         return rows[goes]
-    times, counts = touched[left], touches[left]
     bits, texts = ties
-    orders = [bits[left], *((times, counts) if criteria.by == USE else (counts, times))]
+    found = [rows[goes]]
+    for ranks in (touches, touched, bits) if criteria.by == USE else (touched, touches, bits):
+        # Nothing is put in order: by each of the three some go, some stay, and some are like the best one that goes.
+        here = ranks[left]
+        limit = np.partition(here, too_many - 1)[too_many - 1]
+        found.append(left[here < limit])
+        left = left[here == limit]
+        too_many -= len(found[-1])
     if texts is not None:
-        orders.insert(0, texts[left])
-    return np.concatenate((rows[goes], left[np.lexsort(orders)[:too_many]]))
+        left = left[np.argsort(texts[left], kind="stable")]
+    return np.concatenate((*found, left[:too_many]))

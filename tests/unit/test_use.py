@@ -17,6 +17,7 @@ from glintpy.protocol.texts import encoded, to_frame
 from glintpy.storage.table import TableShard
 from glintpy.storage.use import AGE, USE, Criteria
 from tests.unit.tables import COLS, Killed, Server, a_table, die, keys_of, ones, state_of
+from tests.unit.test_texts import ALIKE
 
 NOTHING = Criteria(-1, -1, 0, AGE)
 
@@ -99,6 +100,16 @@ def test_rows_that_are_alike_go_by_their_keys_wherever_they_lie(
     rows = [np.sort(table.arrays[-2][table.arrays[-1] != 0]).tolist() for table in (one, other)]
     assert rows[0] == rows[1]
     assert len(rows[0]) == rows_max
+
+
+def test_texts_that_share_their_bits_go_in_their_order() -> None:
+    for keys in (ALIKE, ALIKE[::-1]):
+        table = a_table(track=True, keys="str63")
+        for key in keys:
+            table.push_keys(to_frame(encoded([key], "str63")), ones(1), now=5.0)
+        evict(table, now=6.0, rows_max=2)
+        left = [key for key in ALIKE if table.contains(to_frame(encoded([key], "str63")))[0]]
+        assert sorted(left) == sorted(ALIKE)[-2:]
 
 
 def test_what_is_taken_out_is_gone_and_room_for_others() -> None:
