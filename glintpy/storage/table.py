@@ -318,11 +318,12 @@ class TableShard(Shard):
         )
         if not selection.rows.size:
             return
-        self._remember(
-            selection,
-            (selection.rows.size, *self.spec.row_shape),
-            self._changes(action, array, has_new=bool(placed.new_rows.size)),
-        )
+        changes = self._changes(action, array, has_new=bool(placed.new_rows.size))
+        if placed.all_new:
+            # Moments keep what lay there; to undo it, it is enough that they have no key again.
+            self._tell_cuts(selection, changes)
+            changes = changes[-1:]
+        self._remember(selection, (selection.rows.size, *self.spec.row_shape), changes)
         if placed.new_rows.size:
             self._begin(placed, now)
         if touches:
@@ -368,7 +369,7 @@ class TableShard(Shard):
         self._make_room(new_keys.size)
         new_rows = self._known()[1].peek(new_keys.size)
         rows[unknown] = new_rows[origin]
-        return Placed(rows, new_keys, new_rows)
+        return Placed(rows, new_keys, new_rows, all_new=unknown.size == rows.size)
 
     def _changes(self, action: int, array: int, *, has_new: bool) -> range:
         """Return the arrays that a push changes."""

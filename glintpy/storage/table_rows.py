@@ -36,11 +36,13 @@ class Placed(NamedTuple):
         rows: (n,) of each key.
         new_keys: k of them, those that have no row yet, each once, in the order in which they come.
         new_rows: (k,) which they will have.
+        all_new: no key had a row.
     """
 
     rows: NDArray[np.int64]
     new_keys: Asked
     new_rows: NDArray[np.int64]
+    all_new: bool = False
 
 
 class FreeRows:

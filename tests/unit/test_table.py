@@ -250,3 +250,17 @@ def test_a_moment_shows_keys_marks_and_values_as_they_were_however_the_table_gro
         found = np.concatenate([moment.read(index) for index in range(number * each, (number + 1) * each)])
         assert np.array_equal(found, array)
     table.end_cut(1)
+
+
+def test_a_moment_has_what_lay_in_a_row_that_another_key_took_since() -> None:
+    table = a_table()
+    table.push_keys(keys_of(1, 2, 3), np.arange(9, dtype=np.float32).reshape(3, COLS))
+    expected = [array.copy() for array in table.arrays]
+    moment = table.begin_cut(1, slice_rows=table.num_rows)
+    table.push_keys(keys_of(2), None, action=REMOVE)
+    table.push_keys(keys_of(7, 8), 50 * ones(2))
+    assert table.pull_keys(keys_of(7)).tolist() == [[50.0] * COLS]
+    used = expected[-1] != 0
+    for number, wanted in enumerate(expected):
+        assert np.array_equal(moment.read(number)[used], wanted[used])
+    table.end_cut(1)
