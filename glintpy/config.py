@@ -54,6 +54,10 @@ SMALL_BYTES = 32 * KIB
 """A request of up to so many bytes of keys and values may travel together with others of its kind; of a larger one
 the rows cost more than the request."""
 
+SMALL_SLICE_ROWS = 512
+"""A slice of up to so many rows may travel together with others, its rows written out; of a longer one these cost more
+than its own message."""
+
 BUNDLE_BYTES = 256 * KIB
 """Requests that travel together, in bytes: a quarter of a part, so that a server is not long away for them."""
 

@@ -45,7 +45,7 @@ class Compressor:
 
         Args:
             key: whose gradient it is.
-            value: of any shape, of floats; may be changed.
+            value: of any shape, of floats; only read.
 
         Raises:
             DTypeError: integers.
@@ -53,10 +53,7 @@ class Compressor:
         if value.dtype.kind != "f":
             raise DTypeError(f"key {key!r} is of {value.dtype.name}; gradients of floats can be compressed")
         left = self.left.get(key)
-        if left is None:
-            left = np.zeros_like(value)
-        total = value
-        total += left
+        total = value if left is None else value + left
         sent = quantised(total, self.bits, self.threshold)
         self.left[key] = total - sent
         return sent

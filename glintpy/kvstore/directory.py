@@ -29,7 +29,7 @@ ROUND_CELLS = 64
 """Cells of a page's row in a store whose workers push in rounds: servers keep 16 bytes a row for these."""
 
 ROUND_COLS = 1024
-"""The same of a large array that is no matrix."""
+"""The same of a large array that is no matrix: about, so that its last row is full where that can be had."""
 
 MATRIX_ROWS = 256
 """Rows from which on a large array is a matrix: with fewer they would not be split evenly over servers."""
@@ -254,7 +254,7 @@ class Directory:
             if len(spec.shape) > 1 and spec.num_rows >= MATRIX_ROWS:
                 makings.append(Making(number, "matrix", spec.num_rows, spec.width, spec.dtype))
             else:
-                cols = ROUND_COLS if self.in_rounds else 0
+                cols = _round_cols(spec.size) if self.in_rounds else 0
                 size = -(-spec.size // cols) * cols if cols else spec.size
                 makings.append(Making(number, "vector", size, cols, spec.dtype))
             found.append((key, number, 0))
@@ -279,6 +279,13 @@ class Directory:
     def _padded(self, spec: Spec) -> int:
         """Return the cells that a small key takes."""
         return -(-spec.size // ROUND_CELLS) * ROUND_CELLS if self.in_rounds else spec.size
+
+
+def _round_cols(size: int) -> int:
+    """Return the cells of a row of a large array: a divisor of its size if one is near, so that it is sent as it is."""
+    near = range(ROUND_COLS // 2, 2 * ROUND_COLS)
+    fitting = [cols for cols in near if size % cols == 0]
+    return min(fitting, key=lambda cols: abs(cols - ROUND_COLS), default=ROUND_COLS)
 
 
 def model_entry(making: Making) -> Entry:

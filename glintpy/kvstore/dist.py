@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -222,16 +222,12 @@ class DistKVStore(KVStore):
             self._pending.append(future)
             return future
 
-    def _pull(self, keys: Sequence[Key]) -> list[Array]:
+    def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
         with self._lock:
             self._check()
-            found = self._again_if_gone(lambda: self._pulled(list(dict.fromkeys(keys))))
-        told: set[Key] = set()
-        arrays = []
-        for key in keys:
-            arrays.append(found[key].copy() if key in told else found[key])
-            told.add(key)
-        return arrays
+            unique = list(dict.fromkeys(keys))
+            found: dict[Key, Array] = self._again_if_gone(lambda: self._pulled(unique, into))
+            return found
 
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
         with self._lock:
@@ -241,13 +237,13 @@ class DistKVStore(KVStore):
             found: list[Array] = self._again_if_gone(lambda: self._models.pull_rows(wanted))
             return found
 
-    def _pulled(self, keys: list[Key]) -> dict[Key, Array]:
+    def _pulled(self, keys: list[Key], into: Mapping[Key, Array] | None = None) -> dict[Key, Array]:
         """Return the values of keys, after the rounds that this worker is in."""
         if self._rounds is None:
-            return self._models.pull(keys)
+            return self._models.pull(keys, into=into)
         tags = self._rounds.tags(keys)
         try:
-            found = self._models.pull(keys, tags)
+            found = self._models.pull(keys, tags, into)
         except PullFailed as error:
             if not tags:
                 raise

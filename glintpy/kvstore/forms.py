@@ -177,7 +177,9 @@ def initial(key: Any, value: Any) -> dict[Key, Array]:
 
 
 def pushed(key: Any, value: Any, specs: Mapping[Key, Spec]) -> dict[Key, Given]:
-    """Return what is pushed under each key: a copy, of the key's dtype, with devices and repeats summed.
+    """Return what is pushed under each key: of the key's dtype, with devices and repeats summed.
+
+    The arrays may be the caller's own, and are only read.
 
     Args:
         key: one or a list.
@@ -187,6 +189,9 @@ def pushed(key: Any, value: Any, specs: Mapping[Key, Spec]) -> dict[Key, Given]:
     Raises:
         ShapeError, DTypeError, KeyRangeError: what doesn't fit the key.
     """
+    if type(value) is np.ndarray and not isinstance(key, list | tuple):
+        one = check_key(key)
+        return {one: _summed(one, [value], specs[one])}
     parts: dict[Key, list[Any]] = {}
     for one, given in paired(key, value):
         devices = list(given) if isinstance(given, list | tuple) else [given]
@@ -199,7 +204,7 @@ def pushed(key: Any, value: Any, specs: Mapping[Key, Spec]) -> dict[Key, Given]:
 def _summed(key: Key, devices: list[Any], spec: Spec) -> Given:
     sparse = [entry for entry in devices if isinstance(entry, RowSparse)]
     if not sparse:
-        total = fitted(key, devices[0], spec).astype(spec.dtype)  # a copy
+        total = fitted(key, devices[0], spec).astype(spec.dtype, copy=len(devices) > 1)
         for entry in devices[1:]:
             total += fitted(key, entry, spec).astype(spec.dtype, copy=False)
         return total
@@ -304,6 +309,11 @@ def check_output(key: Key, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any
             raise DTypeError(f"out for key {key!r} can't be written to")
         if not np.can_cast(dtype, out.dtype, "same_kind"):
             raise DTypeError(f"out is of {out.dtype} for key {key!r}, which holds {dtype.name}")
+
+
+def can_land(out: Any, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a value can be received into an array that was checked, rather than copied there."""
+    return type(out) is np.ndarray and out.dtype == dtype and out.flags.c_contiguous and out.flags.aligned
 
 
 def write(outs: Iterable[Any], value: Array) -> None:

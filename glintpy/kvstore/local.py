@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,8 @@ class LocalKVStore(KVStore):
             for key, pushed in values.items():
                 held = self._held[key]
                 if self._function is not None:
-                    whole = pushed.todense() if isinstance(pushed, RowSparse) else pushed
+                    # Theirs to change, as ``stored`` is.
+                    whole = pushed.todense() if isinstance(pushed, RowSparse) else pushed.copy()
                     stored = held.value.copy()
                     self._function(key, whole, stored)
                     held.value[...] = stored
@@ -229,9 +230,10 @@ class LocalKVStore(KVStore):
         done.set_result(None)
         return done
 
-    def _pull(self, keys: Sequence[Key]) -> list[Array]:
+    def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
+        del into  # a copy is a copy, wherever
         with self._lock:
-            return [self._held[key].value.copy() for key in keys]
+            return {key: self._held[key].value.copy() for key in keys}
 
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
         with self._lock:

@@ -6,7 +6,8 @@ Keys that lie in one model are few requests, see ``spans``. Futures are the libr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,12 +166,19 @@ class Models:
             return handle.push(value.indices, value.values.reshape(len(value.indices), -1))
         return handle.push(_cells(place, value.indices), value.values.reshape(-1))
 
-    def pull(self, keys: list[Key], tags: Mapping[Key, int] | None = None) -> dict[Key, Array]:
+    def pull(
+        self,
+        keys: list[Key],
+        tags: Mapping[Key, int] | None = None,
+        into: Mapping[Key, Array] | None = None,
+    ) -> dict[Key, Array]:
         """Return the values of keys, none of which repeats.
 
         Args:
             keys: which.
             tags: of some keys, of the round whose end is waited for.
+            into: of some keys, where values may be received, and are then returned: of the key's shape and dtype,
+                C-contiguous.
 
         Raises:
             ModelNotFound: one was deleted.
@@ -178,23 +186,37 @@ class Models:
         grouped: dict[tuple[int, int | None], list[Key]] = {}
         for key in keys:
             grouped.setdefault((self._place(key).model, (tags or {}).get(key)), []).append(key)
-        asked = [
-            (members, batch, self.handle(model).pull(batch.keys, round=tag))
-            for (model, tag), members in grouped.items()
-            for batch in _batches(self.handle(model), [self._directory.places[key] for key in members])
-        ]
+        asked: list[_Pulled] = []
+        for (model, tag), members in grouped.items():
+            handle = self.handle(model)
+            for batch in _batches(handle, [self._directory.places[key] for key in members]):
+                out = None
+                if into and len(batch.members) == 1:
+                    out = _landing(handle, batch, into.get(members[batch.members[0][0]]))
+                future = handle.pull(batch.keys, out=out, round=tag)
+                asked.append(_Pulled(members, batch, future, None if out is None else into))
+        for one in asked:
+            one.future.exception()  # all of them, before one is raised: none is to write when the call has ended
         found: dict[Key, Array] = {}
-        for members, batch, future in asked:
-            array = future.result()
-            unit = array.size // batch.size
-            values = array.reshape(-1)
-            for which, at, _ in batch.members:
-                spec = self._directory.places[members[which]].spec
-                found[members[which]] = values[at * unit : at * unit + spec.size].reshape(spec.shape)
+        for one in asked:
+            found |= self._values_of(one)
         for key in keys:
             spec = self._directory.places[key].spec
             if not spec.size:
                 found[key] = np.empty(spec.shape, spec.dtype)
+        return found
+
+    def _values_of(self, pulled: _Pulled) -> dict[Key, Array]:
+        values = pulled.future.result().reshape(-1)
+        batch, members = pulled.batch, pulled.members
+        if pulled.into is not None:
+            key = members[batch.members[0][0]]
+            return {key: pulled.into[key]}
+        unit = values.size // batch.size
+        found: dict[Key, Array] = {}
+        for which, at, _ in batch.members:
+            spec = self._directory.places[members[which]].spec
+            found[members[which]] = values[at * unit : at * unit + spec.size].reshape(spec.shape)
         return found
 
     def pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
@@ -232,6 +254,22 @@ class Models:
         return place
 
 
+class _Pulled(NamedTuple):
+    """A request that reads values.
+
+    Attributes:
+        members: keys of its model, to which the batch's members refer.
+        batch: what it reads.
+        future: of the values.
+        into: by key, the array into which they are received; None: one of their own.
+    """
+
+    members: list[Key]
+    batch: Batch
+    future: Future[Array]
+    into: Mapping[Key, Array] | None
+
+
 def _push_batch(
     handle: BigVector | BigMatrix,
     batch: Batch,
@@ -254,6 +292,15 @@ def _push_batch(
     return handle.push(batch.keys, values, round=tag, levels=levels)
 
 
+def _landing(handle: BigVector | BigMatrix, batch: Batch, array: Array | None) -> Array | None:
+    """Return the array as what a request for a lone key is received into; None: there is none that has its shape."""
+    width = handle.num_cols or 0
+    if array is None or array.size != batch.size * (width or 1):
+        return None
+    found: Array = array.reshape(batch.size, width) if width else array.reshape(-1)
+    return found
+
+
 def _flat(value: Any) -> Array:
     found: Array = value.reshape(-1)
     return found
@@ -262,7 +309,13 @@ def _flat(value: Any) -> Array:
 def _batches(handle: BigVector | BigMatrix, places: Sequence[Place]) -> list[Batch]:
     """Return the requests for keys of one model."""
     unit = handle.num_cols or 1
-    return batches_of([(place.offset // unit, -(-place.spec.size // unit)) for place in places])
+    spans = [(place.offset // unit, -(-place.spec.size // unit)) for place in places]
+    return _lone_batch(spans[0]) if len(spans) == 1 else batches_of(spans)
+
+
+@lru_cache(maxsize=1024)  # asked for with each push and pull of one key
+def _lone_batch(span: tuple[int, int]) -> list[Batch]:
+    return batches_of([span])
 
 
 def _cells(place: Place, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -106,7 +106,8 @@ class KVStore(KVStoreBase):
             ignore_sparse: taken and not used: every key can be read as a whole.
 
         Returns:
-            An array, or a list of them for a list of keys; new, and the caller's to change.
+            An array, or a list of them for a list of keys: the first ``out`` where it is of the key's dtype, else a new
+            one, the caller's to change.
 
         Raises:
             ModelNotFound: a key that was never initialised.
@@ -114,9 +115,7 @@ class KVStore(KVStoreBase):
         """
         del priority, ignore_sparse
         keys, is_list = forms.keys_of(key)
-        outs = self._outputs(key, out, keys)
-        found = self._pull(keys)
-        return self._written(found, outs, is_list=is_list)
+        return self._pulled_into(keys, self._outputs(key, out, keys), is_list=is_list)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> Any:
         """Push values and read what is stored afterwards.
@@ -138,7 +137,7 @@ class KVStore(KVStoreBase):
         outs = self._outputs(key, value if out is None else out, keys)
         values = self._prepared(forms.pushed(key, value, self._specs(keys)))
         self._push(values)
-        return self._written(self._pull(keys), outs, is_list=is_list)
+        return self._pulled_into(keys, outs, is_list=is_list)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> Any:
         """Initialise keys and read what all workers now have: the value of rank 0.
@@ -323,7 +322,13 @@ class KVStore(KVStoreBase):
     def _push(self, values: dict[Key, Given]) -> Future[None]: ...
 
     @abstractmethod
-    def _pull(self, keys: Sequence[Key]) -> list[Array]: ...
+    def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
+        """Return the values of keys, which may repeat.
+
+        Args:
+            keys: which.
+            into: by key, of its shape and dtype, C-contiguous: where values may be written, and are then returned.
+        """
 
     @abstractmethod
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]: ...
@@ -358,11 +363,26 @@ class KVStore(KVStoreBase):
                 forms.check_output(one, entry, specs[one].shape, specs[one].dtype)
         return outs
 
-    @staticmethod
-    def _written(found: list[Array], outs: list[list[Any]], *, is_list: bool) -> Any:
-        for value, into in zip(found, outs, strict=True):
-            forms.write(into, value)
-        return forms.unlisted(found, is_list=is_list)
+    def _pulled_into(self, keys: list[Key], outs: list[list[Any]], *, is_list: bool) -> Any:
+        """Read values, write them where they are wanted, and return them."""
+        specs = self._specs(keys)
+        into = {
+            key: entries[0]
+            for key, entries in zip(reversed(keys), reversed(outs), strict=True)
+            if entries and forms.can_land(entries[0], specs[key].dtype)
+        }
+        found = self._pull(keys, into)
+        arrays: list[Array] = []
+        told: set[Key] = set()
+        for key, entries in zip(keys, outs, strict=True):
+            value = found[key]
+            forms.write((entry for entry in entries if entry is not value), value)
+            if entries and forms.can_land(entries[0], value.dtype):
+                arrays.append(entries[0])
+            else:
+                arrays.append(value.copy() if key in told or key in into else value)
+                told.add(key)
+        return forms.unlisted(arrays, is_list=is_list)
 
     @property
     def _levels(self) -> tuple[float, ...] | None:
@@ -370,20 +390,24 @@ class KVStore(KVStoreBase):
         return None if self._compressor is None else self._compressor.levels
 
     def _prepared(self, values: dict[Key, Given]) -> dict[Key, Given]:
-        """Scale and compress what is pushed; the arrays are the store's own by now."""
+        """Scale and compress what is pushed; the arrays that are given stay as they are."""
         factor = self.rescale_grad
         if factor != 1.0:
-            for key, value in values.items():
-                array = value.values if isinstance(value, RowSparse) else value
-                if array.dtype.kind != "f":
-                    raise DTypeError(f"rescale_grad is for floats; key {key!r} holds {array.dtype.name}")
-                array *= array.dtype.type(factor)
+            values = {key: _scaled(key, value, factor) for key, value in values.items()}
         if self._compressor is not None:
             for key, value in values.items():
                 if isinstance(value, RowSparse):
                     raise ConfigError(f"rows of key {key!r} can't be compressed; push the whole array")
                 values[key] = self._compressor.compress(key, value)
         return values
+
+
+def _scaled(key: Key, value: Given, factor: float) -> Given:
+    array = value.values if isinstance(value, RowSparse) else value
+    if array.dtype.kind != "f":
+        raise DTypeError(f"rescale_grad is for floats; key {key!r} holds {array.dtype.name}")
+    scaled = np.asarray(array * array.dtype.type(factor))
+    return RowSparse(value.indices, scaled, value.shape) if isinstance(value, RowSparse) else scaled
 
 
 def _told(keys: Sequence[Key]) -> str:

@@ -246,8 +246,8 @@ def _num_bytes(asked: Asked, target: AnyTarget) -> int:
     """Return the bytes of a request that may join others; of one that may not, too many."""
     if asked.cols is not None and not asked.paired:
         return config.SMALL_BYTES + 1
-    if isinstance(asked.rows, range) and len(asked.rows) > 1:
-        return config.SMALL_BYTES + 1  # slices never travel as lists
+    if isinstance(asked.rows, range) and len(asked.rows) > config.SMALL_SLICE_ROWS:
+        return config.SMALL_BYTES + 1
     num_bytes = target.dtype.itemsize if asked.paired else target.row_bytes
     return asked.wire_shape[0] * (num_bytes + 8)
 
@@ -264,7 +264,7 @@ def _joint(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _listed(keys: Keys) -> NDArray[np.int64]:
-    return np.array([keys.start], dtype=np.int64) if isinstance(keys, range) else keys
+    return np.arange(keys.start, keys.stop, keys.step) if isinstance(keys, range) else keys
 
 
 def _deal_to(future: Future[Any], asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> None:

@@ -2,7 +2,7 @@
 
 Two ways lead in. ``parse_pull`` reads the arguments of pull and push, where a negative number is an error
 and rows with columns are pairs; ``parse_item`` reads ``m[...]``, where everything means what it means to
-numpy. Slices and whole axes stay ranges, so that they never travel as index lists.
+numpy. Slices and whole axes stay ranges, and travel as such but for short ones that join others.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ _MASKED_SERVERS_MAX = 8
 """Up to here one mask a server is cheaper than sorting."""
 
 
+_KNOWN_MAX, _KNOWN_SLICES = 256, 16
+"""Slices whose shares are kept, and of how many slices on a server; about 100 KiB."""
+
+
 @record
 class Share:
     """What one server has of the keys that were asked for.
@@ -80,6 +84,9 @@ class Layout:
         # Narrow, because comparing and sorting them is most of the work: numpy sorts 8 and 16 bits by radix.
         self._owners_narrow = self._owners.astype(np.min_scalar_type(highest))
         self._lone_server = highest if counts[highest] == len(self._owners) else None
+        self._known: dict[
+            tuple[int, int, int], list[Share]
+        ] = {}  # programs ask for the same slices, again and again
         self._is_identity = self._lone_server is not None and _is_identity(self._extents, self._offsets)
 
     def num_rows_of(self, server: int) -> int:
@@ -176,7 +183,7 @@ class Layout:
             return []
         if self._extents is not None:
             # The step of a single key can be any number, also one that would overflow.
-            return self._shares_of_runs(self._runs(start=start, count=count, step=step if count > 1 else 1))
+            return self._shares_of_slice(start, count, step if count > 1 else 1)
         if count == num_keys:
             return self._whole()
         return self.locate(np.arange(start, stop, step, dtype=np.int64))
@@ -251,6 +258,18 @@ class Layout:
             for server, num_rows in enumerate(self._num_rows.tolist())
             if num_rows
         ]
+
+    def _shares_of_slice(self, start: int, count: int, step: int) -> list[Share]:
+        known = self._known.get((start, count, step))
+        if known is None:
+            known = self._shares_of_runs(self._runs(start=start, count=count, step=step))
+            if all(
+                isinstance(share.positions, slice) and len(share.rows) <= _KNOWN_SLICES for share in known
+            ):
+                if len(self._known) >= _KNOWN_MAX:
+                    self._known.clear()
+                self._known[start, count, step] = known
+        return list(known)
 
     def _runs(self, *, start: int, count: int, step: int) -> _Runs:
         """Return, for each partition that a slice touches, which of the slice's keys lie there.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VALUES = "values"
 """The name of the first array of every model."""
 
-GATHERED = ("sums", "pushers", "tags")
+GATHERED = ("pushers", "tags", "sums")
 """The last arrays of a model that follows a group, see ``storage.gathering``."""
 
 TEXTS, KEYS, USED = "texts", "keys", "used"
@@ -73,11 +73,11 @@ def arrays_of(spec: ModelSpec, updater: Updater) -> tuple[ArraySpec, ...]:
         return (*kept, *texts, ArraySpec(KEYS, np.dtype("<i8"), ()), ArraySpec(USED, np.dtype("u1"), ()))
     if not spec.group:
         return kept
-    sums, *marks = GATHERED
+    *marks, sums = GATHERED
     return (
         *kept,
-        ArraySpec(sums, spec.numpy_dtype, spec.row_shape),
         *(ArraySpec(mark, np.dtype("<u8"), ()) for mark in marks),
+        ArraySpec(sums, spec.numpy_dtype, spec.row_shape),
     )
 
 

@@ -4,6 +4,10 @@ Of a model that follows a group, pushes are summed up in an array of their own, 
 row once. A row is the unit: a cell of it that nobody pushed to counts as a push of 0. Rounds are of two kinds, and a
 row is in one of them at a time. A *step* ends for all rows when the master says so. A round with a *tag* ends for each
 row by itself, with the push of the last worker of those that the master says are alive.
+
+The sums of a row to which nobody has pushed are anything: so a round's first push is stored rather than added, its last
+one is added to the sums without being stored there, and nothing is cleared behind it. Of two workers that push whole
+arrays, the one costs a copy and the other a sum.
 """
 
 from __future__ import annotations
@@ -40,15 +44,15 @@ class Gathering:
     """The open rounds of one shard.
 
     Args:
-        sums: of the values' shape and dtype: what was pushed.
         pushers: (num_rows,) uint64: a bit for each rank that has pushed; 0: nobody has.
         tags: (num_rows,) uint64: of the open round; 0: a step, or none.
+        sums: of the values' shape and dtype: what was pushed; where nobody has, anything.
     """
 
-    def __init__(self, sums: NDArray[Any], pushers: NDArray[Any], tags: NDArray[Any]) -> None:
-        self._sums = sums
+    def __init__(self, pushers: NDArray[Any], tags: NDArray[Any], sums: NDArray[Any]) -> None:
         self._pushers = pushers
         self._tags = tags
+        self._sums = sums
 
     def check(self, selection: Selection, turn: Turn) -> None:
         """Refuse a push that doesn't belong to the rounds that are open.
@@ -100,6 +104,44 @@ class Gathering:
         found = rows[is_last].astype(np.int64, copy=False)
         return found if (found[1:] > found[:-1]).all() else np.unique(found)
 
+    def is_fresh(self, selection: Selection) -> bool:
+        """Whether a push is of whole rows, side by side, to which nobody has pushed."""
+        rows = _places(selection)
+        return isinstance(rows, slice) and selection.cols is None and not self._pushers[rows].any()
+
+    def total(
+        self, selection: Selection, deltas: NDArray[Any], closing: NDArray[np.int64]
+    ) -> NDArray[Any] | None:
+        """Return what a round adds up to with its last push, for which nothing has to be stored but what follows.
+
+        Args:
+            selection: checked.
+            deltas: what is pushed, of its shape and the values' dtype.
+            closing: the rows whose round ends.
+
+        Returns:
+            Of the selection's shape; None: not all of its rows end their round, or they don't lie side by side.
+        """
+        rows = _places(selection)
+        if not isinstance(rows, slice) or len(closing) < rows.stop - rows.start:
+            return None
+        pushers = self._pushers[rows]
+        if pushers.all():
+            found: NDArray[Any] = self._sums[rows] + deltas
+            return found
+        return None if pushers.any() else deltas
+
+    def store(self, selection: Selection, deltas: NDArray[Any], turn: Turn) -> None:
+        """Take a push to fresh rows for their sums.
+
+        Args:
+            selection: fresh.
+            deltas: of its shape and the values' dtype.
+            turn: whose push it is.
+        """
+        self._sums[_places(selection)] = deltas
+        self._mark(selection, turn)
+
     def add(self, selection: Selection, deltas: NDArray[Any], kernels: Kernels, turn: Turn = STEP) -> None:
         """Sum up a push.
 
@@ -109,8 +151,13 @@ class Gathering:
             kernels: of the values.
             turn: whose push it is.
         """
-        rows = _places(selection)
+        rows = axis_indices(selection.rows)
+        self._sums[rows[self._pushers[rows] == 0]] = 0
         kernels.scatter(self._sums, selection, deltas)
+        self._mark(selection, turn)
+
+    def _mark(self, selection: Selection, turn: Turn) -> None:
+        rows = _places(selection)
         self._pushers[rows] |= np.uint64(1 << turn.rank if turn.tag else SOMEBODY)
         self._tags[rows] = turn.tag
 
@@ -146,7 +193,6 @@ class Gathering:
     def clear(self, selection: Selection) -> None:
         """Begin the next round of some rows."""
         rows = _places(selection)
-        self._sums[rows] = 0
         self._pushers[rows] = 0
         self._tags[rows] = 0
 

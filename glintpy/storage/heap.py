@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -184,6 +185,8 @@ class _File:
         self._path = path
         self.num_bytes = num_bytes
         self._map = mmap.mmap(descriptor, num_bytes) if num_bytes else None
+        # A table in memory that is just dropped lets go of its descriptors too.
+        self._let_go = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def make(cls, path: Path | None) -> _File:
@@ -237,9 +240,8 @@ class _File:
             _unlink(self._path)
 
     def close(self) -> None:
-        descriptor, self._descriptor, self._map = self._descriptor, None, None
-        if descriptor is not None:
-            os.close(descriptor)
+        self._descriptor = self._map = None
+        self._let_go()
 
 
 def _nameless() -> int:

@@ -35,7 +35,7 @@ from glintpy.errors import ConfigError, GlintError, NotEnoughMemory
 if sys.platform != "win32":
     import fcntl
 
-VERSION = 2
+VERSION = 3
 
 _HEADER = struct.Struct("<8sIIQQQQIIQ")
 _STATE_OFFSET = 12

@@ -324,8 +324,8 @@ class Shard:
         selection = together(rows)
         if self.undo is not None:
             self.undo.begin(NOBODY, 0)
-        self._remember(selection, (rows.size, *self.spec.row_shape), range(len(self.arrays)))
-        self._apply_gathered(gathering, selection)
+        self._remember(selection, (rows.size, *self.spec.row_shape), range(len(self.arrays) - 1))
+        self._apply_gathered(gathering, selection, gathering.sums_of(selection))
         if self.undo is not None:
             self.undo.clear()
 
@@ -338,17 +338,29 @@ class Shard:
         turn: Turn,
     ) -> range:
         closing = gathering.closing(selection, turn, self.live)
-        gathered = range(len(self._kept), len(self.arrays))
-        self._remember(selection, shape, range(len(self.arrays)) if closing.size else gathered)
-        gathering.add(selection, deltas, self.kernels, turn)
-        failpoints.hit("push.half_applied")
-        if closing.size:
-            self._apply_gathered(gathering, together(closing))
+        # Last of the arrays are who pushed and to which round, and then the sums.
+        kept, sums = len(self._kept), len(self.arrays) - 1
+        total = gathering.total(selection, deltas, closing) if closing.size else None
+        if total is not None:
+            self._remember(selection, shape, range(sums))
+            failpoints.hit("push.half_applied")
+            self._apply_gathered(gathering, selection, total)
+        elif not closing.size and gathering.is_fresh(selection):
+            self._tell_cuts(selection, range(sums, sums + 1))
+            self._remember(selection, shape, range(kept, sums))
+            gathering.store(selection, deltas, turn)
+            failpoints.hit("push.half_applied")
+        else:
+            self._remember(selection, shape, range(0 if closing.size else kept, sums + 1))
+            gathering.add(selection, deltas, self.kernels, turn)
+            failpoints.hit("push.half_applied")
+            if closing.size:
+                ending = together(closing)
+                self._apply_gathered(gathering, ending, gathering.sums_of(ending))
         failpoints.hit("push.applied")
         return range(int(closing[0]), int(closing[-1]) + 1) if closing.size else range(0)
 
-    def _apply_gathered(self, gathering: Gathering, selection: Selection) -> None:
-        sums = gathering.sums_of(selection)
+    def _apply_gathered(self, gathering: Gathering, selection: Selection, sums: NDArray[Any]) -> None:
         if self._updating is None:
             self.kernels.scatter(self.values, selection, sums)
         else:

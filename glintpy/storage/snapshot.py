@@ -32,7 +32,7 @@ from glintpy.storage.files import Buffer, Files
 
 logger = logging.getLogger("glintpy.storage")
 
-VERSION = 1
+VERSION = 2
 RECEIPTS = "receipts"
 SYNC_BYTES = 8 * 1024 * 1024
 """Written between two syncs: one sync of a large file at its end would hold its server up for as long as it takes."""

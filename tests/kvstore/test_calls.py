@@ -79,6 +79,42 @@ def test_outputs_of_several_devices_are_filled(kv: KVStore) -> None:
     assert [[out.tolist() for out in row] for row in outs] == [[[1, 1], [1, 1]], [[2, 2]]]
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (70_000,), (300, 300)], ids=str)
+def test_a_value_is_received_where_it_is_wanted(kv: KVStore, shape: tuple[int, ...]) -> None:
+    value = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    kv.init(["a", "b"], [value, value + 1])
+    out, other = np.zeros(shape, "float32"), np.zeros(shape, "float32")
+    assert kv.pull("a", out=out) is out
+    np.testing.assert_array_equal(out, value)
+    found = kv.pull(["b", "a", "b"], out=[out, other, out])
+    assert found[0] is out
+    np.testing.assert_array_equal(out, value + 1)
+    np.testing.assert_array_equal(other, value)
+    # What lies elsewhere, or is of another dtype, is written to.
+    strided, wide = np.zeros((*shape, 2), "float32")[..., 0], np.zeros(shape, "float64")
+    np.testing.assert_array_equal(kv.pull("a", out=[strided, wide]), value)
+    np.testing.assert_array_equal(strided, value)
+    np.testing.assert_array_equal(wide, value)
+    # And what is given is the caller's to change.
+    kv.push("a", strided)
+    strided[...] = 77
+    np.testing.assert_array_equal(kv.pull("a"), value)
+
+
+def test_what_is_pushed_stays_as_it_is(kv: KVStore) -> None:
+    kv.init("a", ones(4))
+    kv.set_optimizer("sgd", learning_rate=1.0, rescale_grad=0.5)
+    one, sparse = ones(4), RowSparse([0], [2.0])
+    kv.push("a", one)
+    kv.push("a", [one, one])
+    kv.push("a", sparse)
+    assert kv.pull("a").tolist() == [-1.5, -0.5, -0.5, -0.5]
+    if kv.type != "local":
+        kv.set_gradient_compression({"type": "2bit", "threshold": 0.25})
+        kv.push("a", one)
+    assert (one.tolist(), sparse.values.tolist()) == ([1, 1, 1, 1], [2.0])
+
+
 def test_pushpull_writes_into_the_value_where_no_output_is_given(kv: KVStore) -> None:
     kv.init("a", ones(2))
     value = [3 * ones(2), 4 * ones(2)]

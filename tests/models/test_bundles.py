@@ -51,6 +51,24 @@ def test_pushes_that_are_issued_meanwhile_travel_as_one_request(pair: Pair) -> N
     assert sizes == [len(pushes)]
 
 
+def test_short_slices_travel_with_others_and_long_ones_by_themselves(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SMALL_SLICE_ROWS", 4)
+    sizes = pair.count_pushes()
+    with pair.held() as gate:
+        pushes = [
+            pair.matrix.push(slice(0, 3), 1),
+            pair.matrix.push([1, 0, 1], 1),
+            pair.matrix.push(slice(4, 1, -2), 1),
+            pair.matrix.push(slice(0, 5), 0),
+        ]
+        gate.open()
+        assert [push.result() for push in pushes] == [None] * 4
+    assert sizes == [8, 5]
+    assert pair.matrix.pull(slice(0, 5)).result()[:, 0].tolist() == [2, 3, 2, 0, 1]
+
+
 def test_a_full_bundle_is_sent_though_nobody_waits(pair: Pair) -> None:
     done = threading.Event()
     with pair.held():

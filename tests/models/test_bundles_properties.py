@@ -21,7 +21,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(["push", "push", "push", "pull", "pull", "push_pull", "large", "wait", "flush"]),
         st.integers(0, 2),  # which handle
-        st.sampled_from(["rows", "rows", "single", "elements", "columns"]),
+        st.sampled_from(["rows", "rows", "single", "slice", "elements", "columns"]),
         st.integers(0, 2**32 - 1),
     ),
     min_size=1,
@@ -78,6 +78,9 @@ class Mirror:
     ) -> tuple[Any, Any]:
         size = 3000 if large else int(rng.integers(1, 6))
         rows = rng.integers(0, ROWS, size)
+        if form == "slice":
+            first = int(rng.integers(0, ROWS - 1))
+            return slice(first, int(rng.integers(first + 1, ROWS)), int(rng.integers(1, 4))), None
         if form == "single" and not large:
             return int(rows[0]), None
         if is_vector or form in {"rows", "single"}:

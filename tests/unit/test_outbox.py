@@ -335,7 +335,10 @@ def test_what_can_not_join_is_behind_what_is_open(
 
 
 @pytest.mark.parametrize("key", [slice(1, 3), slice(None), (slice(None), 0), (2, slice(0, 2))])
-def test_slices_and_columns_go_by_themselves(client: Client, key: Any) -> None:
+def test_long_slices_and_columns_go_by_themselves(
+    client: Client, key: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SMALL_SLICE_ROWS", 1)
     client.pull([1])
     asked = parse_item(key, num_rows=NUM_ROWS, num_cols=NUM_COLS)
     pull(client.runtime, client.matrix, asked, None)

@@ -239,7 +239,7 @@ def test_a_missing_segment_is_a_lost_model(path: Path) -> None:
     [
         (0, b"elsewhat", ModelLost, "something else"),
         (0, bytes(8), ModelLost, "something else"),
-        (8, b"\x01\x00\x00\x00", ConfigError, "layout 1; this version of glintpy reads layout 2"),
+        (8, b"\x01\x00\x00\x00", ConfigError, "layout 1; this version of glintpy reads layout 3"),
         (12, b"\x00\x00\x00\x00", ModelLost, "damaged header"),
         (24, b"\x00\x00\x00\x01", ModelLost, "its header says"),
         (32, b"\x00", ModelLost, "its header says"),
