@@ -93,6 +93,7 @@ class Postoffice:
                 if self._role == "scheduler"
                 else f"this node is a {self._role}, and the job has none: give num_{self._role}s to all nodes"
             )
+        self.job = found.name
         self._counts = counts
         self._present = sum(group for group, count in counts.items() if count != 0)
         self.timeout_s = timeout_s
@@ -151,6 +152,21 @@ class Postoffice:
                 + ("say which one, by node=" if found else "make a Postoffice first")
             )
         return found[0]
+
+    @classmethod
+    def with_client(cls, client: Client | None) -> Postoffice | None:
+        """Return the one node of this process that has a client; None: there is none, or several.
+
+        Args:
+            client: which; None: any.
+        """
+        with cls._opening:
+            found = [
+                node
+                for node in cls._open
+                if node.is_of_this_process and (client is None or node.client is client)
+            ]
+        return found[0] if len(found) == 1 else None
 
     @property
     def is_of_this_process(self) -> bool:

@@ -1,0 +1,206 @@
+"""Requests of one worker: some are under way, others wait and leave by priority; knows no key and no value."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from glintpy import Future, GlintError
+
+logger = logging.getLogger("glintpy.kvstore")
+
+UNDER_WAY_MAX = 64
+"""Requests that are under way at once."""
+
+UNDER_WAY_BYTES = 8 << 20
+"""Their values, together; one request may be larger."""
+
+LOOK_S = 0.25
+"""How long who waits for a request that hasn't left looks at one that has."""
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request.
+
+    Attributes:
+        timestamp: its number.
+        priority: higher ones leave first.
+        num_bytes: of its values.
+        send: has it leave, and returns what it becomes.
+        finish: makes of that what the caller wants, writes it where the caller said, and returns it.
+        keep: called once if it doesn't leave at once: copies what is the caller's.
+        callback: of the caller's.
+        future: what it becomes; None: it waits.
+        values: what ``finish`` returned.
+        error: why it failed, or what the callback raised.
+    """
+
+    timestamp: int
+    priority: int
+    num_bytes: int
+    send: Callable[[], Future[Any]]
+    finish: Callable[[Any], Any]
+    keep: Callable[[], None]
+    callback: Callable[[], object] | None = None
+    future: Future[Any] | None = None
+    values: Any = None
+    error: BaseException | None = None
+    is_hooked: bool = False
+    finisher: threading.Thread | None = None
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def __lt__(self, other: Asked) -> bool:
+        return (-self.priority, self.timestamp) < (-other.priority, other.timestamp)
+
+
+class Pacing:
+    """Has requests leave: those of the same priority in order, others by priority where they have to wait.
+
+    Threads:
+        Safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        # Held while requests leave, so that they do so in order.
+        self._lock = threading.RLock()
+        self._claiming = threading.Lock()
+        self._waiting: list[Asked] = []
+        self._under_way: list[Asked] = []
+        self._is_leaving = False
+
+    def add(self, asked: Asked) -> None:
+        """Take a request; it leaves at once if there is room and none waits."""
+        with self._lock:
+            heapq.heappush(self._waiting, asked)
+            sent = self._depart()
+            if asked.future is None:
+                asked.keep()
+        self._watch(sent)
+
+    def finish(self, asked: Asked, timeout_s: float | None = None) -> None:
+        """Return when a request is over: done, finished, and its callback has run, here or elsewhere.
+
+        Args:
+            asked: a request.
+            timeout_s: seconds to wait; None: as long as the client's deadline has it.
+
+        Raises:
+            TimeoutError: it isn't over in time.
+            GlintError: its own callback waits for it.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while asked.future is None:
+            self._await_room(asked, end)
+        asked.future.exception(_left(end))
+        if self._finish(asked):
+            return
+        if asked.finisher is threading.current_thread() and not asked.is_over.is_set():
+            raise GlintError(
+                f"request {asked.timestamp} is over when its callback has returned, which so can't wait for it"
+            )
+        if not asked.is_over.wait(_left(end)):
+            raise TimeoutError(f"the callback of request {asked.timestamp} still runs")
+
+    def _await_room(self, asked: Asked, end: float | None) -> None:
+        """Have requests leave from here: the thread that else does so may be where this waits."""
+        self._leave()
+        with self._lock:
+            first = self._under_way[0].future if self._under_way else None
+        if asked.future is not None or first is None:
+            return
+        left_s = _left(end)
+        try:
+            first.exception(LOOK_S if left_s is None else min(LOOK_S, left_s))
+        except TimeoutError:
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"request {asked.timestamp} still waits for others to be done") from None
+
+    # --- leaving --------------------------------------------------------------------------------------------------
+
+    def _leave(self, _: object = None) -> None:
+        with self._lock:
+            sent = self._depart()
+        self._watch(sent)
+
+    def _depart(self) -> list[Asked]:
+        """Have all leave that there is room for, and look again when one of those under way is done."""
+        sent: list[Asked] = []
+        if self._is_leaving:
+            return sent  # of this very thread, which will look again
+        self._is_leaving = True
+        try:
+            while True:
+                while self._has_room():
+                    asked = heapq.heappop(self._waiting)
+                    self._send(asked)
+                    sent.append(asked)
+                self._hook()
+                # One that was done before it was hooked has been passed over.
+                if not self._has_room():
+                    return sent
+        finally:
+            self._is_leaving = False
+
+    def _has_room(self) -> bool:
+        if not self._waiting:
+            return False
+        self._under_way = [one for one in self._under_way if one.future is not None and not one.future.done()]
+        num_bytes = sum(one.num_bytes for one in self._under_way)
+        return not self._under_way or (
+            len(self._under_way) < UNDER_WAY_MAX and num_bytes + self._waiting[0].num_bytes <= UNDER_WAY_BYTES
+        )
+
+    def _send(self, asked: Asked) -> None:
+        try:
+            future = asked.send()
+        except Exception as error:  # noqa: BLE001 - whoever waits for it hears of it
+            future = Future()
+            future.set_exception(error)
+        asked.future = future
+        self._under_way.append(asked)
+
+    def _hook(self) -> None:
+        """Where some wait, hear of each that is done."""
+        if not self._waiting:
+            return
+        for one in self._under_way:
+            if not one.is_hooked and one.future is not None:
+                one.is_hooked = True
+                one.future.add_done_callback(self._leave)
+
+    def _watch(self, sent: list[Asked]) -> None:
+        """Have callbacks called; not while the lock is held, since what is done already calls its own from here."""
+        for asked in sent:
+            if asked.callback is not None and asked.future is not None:
+                asked.future.add_done_callback(lambda _, asked=asked: self._finish(asked))
+
+    # --- finishing ------------------------------------------------------------------------------------------------
+
+    def _finish(self, asked: Asked) -> bool:
+        """Finish a request that is done, if nobody does so; return whether it was done here."""
+        with self._claiming:
+            if asked.finisher is not None:
+                return False
+            asked.finisher = threading.current_thread()
+        assert asked.future is not None, "it has left"
+        try:
+            asked.values = asked.finish(asked.future.result())
+            if asked.callback is not None:
+                asked.callback()
+        except Exception as error:
+            if asked.callback is not None:
+                logger.exception("request %d, or its callback, failed", asked.timestamp)
+            asked.error = error
+        finally:
+            asked.is_over.set()
+        return True
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())
