@@ -10,7 +10,8 @@
     kv.push("w", gradient)
     w = kv.pull("w")
 
-and ps-lite's roles, barriers and short requests between nodes: ``Postoffice`` and ``SimpleApp``.
+and what ps-lite has: values under keys, ``KVWorker`` and ``KVServer``, and roles, barriers and short requests between
+nodes, ``Postoffice`` and ``SimpleApp``.
 
 Nothing here imports what a program could not import as well.
 """
@@ -20,6 +21,8 @@ from __future__ import annotations
 from glintpy.kvstore.base import KVStoreBase
 from glintpy.kvstore.creating import create
 from glintpy.kvstore.forms import RowSparse
+from glintpy.kvstore.kv_server import KVServer
+from glintpy.kvstore.kv_worker import KVWorker
 from glintpy.kvstore.optimizers import Optimizer, create_optimizer
 from glintpy.kvstore.postoffice import Postoffice
 from glintpy.kvstore.roles import SCHEDULER, SERVERS, WORKERS
@@ -30,8 +33,10 @@ __all__ = [
     "SCHEDULER",
     "SERVERS",
     "WORKERS",
+    "KVServer",
     "KVStore",
     "KVStoreBase",
+    "KVWorker",
     "Optimizer",
     "Postoffice",
     "RowSparse",

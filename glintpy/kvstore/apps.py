@@ -105,7 +105,7 @@ class App(Protocol):
         """Return how many values some keys have; 0: nobody has pushed it."""
 
     def parts(
-        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places]
+        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places] | None
     ) -> list[Part]:
         """Return the requests that one is made of.
 
@@ -113,7 +113,7 @@ class App(Protocol):
             keys: of it.
             lengths: of each key.
             values: flat, key behind key; None: it is a pull.
-            slices: places of keys.
+            slices: places of keys; None: it isn't cut.
         """
 
 
@@ -150,15 +150,17 @@ class EqualApp:
 
     def known(self, keys: Keys) -> int:
         """Return how many values a key has."""
+        del keys
         return self._table.num_cols
 
     def parts(
-        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places]
+        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places] | None
     ) -> list[Part]:
         """Return a request for each slice."""
+        del lengths
         k = self._table.num_cols
         rows = None if values is None else values.reshape(len(keys), k)
-        if len(slices) == 1 and len(slices[0]) == len(keys) and bool((np.diff(slices[0]) == 1).all()):
+        if slices is None:
             return [Part(self._table, keys, rows, None)]
         return [
             Part(
@@ -257,14 +259,14 @@ class VaryingApp:
             self._of_keys = np.concatenate([self._of_keys, lengths[is_known]])[first]
 
     def parts(
-        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places]
+        self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places] | None
     ) -> list[Part]:
         """Return a request for each slice and width."""
         assert not isinstance(lengths, int), "of this very app"
         starts = starts_of(lengths)
         widths = width_of(lengths)
         found: list[Part] = []
-        for places in slices:
+        for places in [np.arange(len(keys))] if slices is None else slices:
             for width in np.unique(widths[places]):
                 if not width:
                     continue  # nobody has pushed these

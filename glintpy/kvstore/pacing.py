@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from glintpy import Future, GlintError
@@ -178,7 +179,10 @@ class Pacing:
         """Have callbacks called; not while the lock is held, since what is done already calls its own from here."""
         for asked in sent:
             if asked.callback is not None and asked.future is not None:
-                asked.future.add_done_callback(lambda _, asked=asked: self._finish(asked))
+                asked.future.add_done_callback(partial(self._done, asked))
+
+    def _done(self, asked: Asked, _: object) -> None:
+        self._finish(asked)
 
     # --- finishing ------------------------------------------------------------------------------------------------
 

@@ -150,11 +150,11 @@ def check_output(out: Any, what: str, size: int | None, dtype: np.dtype[Any]) ->
     return out
 
 
-def slices_of(slicer: Slicer | None, keys: Keys) -> list[Places]:
-    """Return the parts that a request is cut into, as places of keys.
+def slices_of(slicer: Slicer | None, keys: Keys) -> list[Places] | None:
+    """Return the parts that a request is cut into, as places of keys; None: it isn't.
 
     Args:
-        slicer: a worker's; None: one part.
+        slicer: a worker's; None: there is none.
         keys: the request's.
 
     Raises:
@@ -162,7 +162,7 @@ def slices_of(slicer: Slicer | None, keys: Keys) -> list[Places]:
         ShapeError: a key is in no part, or in two.
     """
     if slicer is None:
-        return [np.arange(len(keys))]
+        return None
     parts = [np.asarray(part) for part in slicer(keys)]
     for part in parts:
         if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):

@@ -89,6 +89,8 @@ class Exchange:
 
     def send(self) -> Future[Any]:
         """Have all leave."""
+        if len(self._parts) == 1:
+            return self._parts[0].send(reads=self._reads, out=self._direct(self._parts[0]))
         return gather(*(part.send(reads=self._reads, out=self._direct(part)) for part in self._parts))
 
     def _direct(self, part: Part) -> Array | None:
@@ -109,18 +111,19 @@ class Exchange:
         for part in self._parts:
             part.keep()
 
-    def finish(self, answers: list[Any]) -> Array | None:
+    def finish(self, answer: Any) -> Array | None:
         """Return the values, written to where they are to be; None: it was a push.
 
         Args:
-            answers: what ``send`` became.
+            answer: what ``send`` became.
         """
         if self._lens is not None:
             self._lens[...] = np.reshape(np.broadcast_to(self._lengths, self._lens.size), self._lens.shape)
         if not self._reads:
             return None
+        answers = [answer] if len(self._parts) == 1 else answer
         if len(self._parts) == 1 and self._parts[0].cells is None:
-            found = answers[0].reshape(-1)
+            found: Array = answer.reshape(-1)
             if self._vals is not None and self._direct(self._parts[0]) is not None:
                 return self._vals
         else:
