@@ -137,6 +137,8 @@ class EqualApp:
     def agreed(self, keys: Keys, lengths: Lengths | int) -> int:
         """Return how many values a key has; see ``App``."""
         k = self._table.num_cols
+        if isinstance(lengths, int) and lengths == k:
+            return k
         wrong = np.flatnonzero(np.broadcast_to(np.asarray(lengths) != k, len(keys)))
         if wrong.size:
             place = int(wrong[0])

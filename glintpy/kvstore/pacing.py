@@ -15,7 +15,7 @@ from glintpy import Future, GlintError
 
 logger = logging.getLogger("glintpy.kvstore")
 
-UNDER_WAY_MAX = 64
+UNDER_WAY_MAX = 256
 """Requests that are under way at once."""
 
 UNDER_WAY_BYTES = 8 << 20
@@ -72,7 +72,8 @@ class Pacing:
         self._lock = threading.RLock()
         self._claiming = threading.Lock()
         self._waiting: list[Asked] = []
-        self._under_way: list[Asked] = []
+        self._under_way: list[Asked] = []  # those that are done are taken out where the room is needed
+        self._num_bytes = 0
         self._is_leaving = False
 
     def add(self, asked: Asked) -> None:
@@ -151,10 +152,16 @@ class Pacing:
     def _has_room(self) -> bool:
         if not self._waiting:
             return False
+        if self._fits():
+            return True
         self._under_way = [one for one in self._under_way if one.future is not None and not one.future.done()]
-        num_bytes = sum(one.num_bytes for one in self._under_way)
-        return not self._under_way or (
-            len(self._under_way) < UNDER_WAY_MAX and num_bytes + self._waiting[0].num_bytes <= UNDER_WAY_BYTES
+        self._num_bytes = sum(one.num_bytes for one in self._under_way)
+        return not self._under_way or self._fits()
+
+    def _fits(self) -> bool:
+        return (
+            len(self._under_way) < UNDER_WAY_MAX
+            and self._num_bytes + self._waiting[0].num_bytes <= UNDER_WAY_BYTES
         )
 
     def _send(self, asked: Asked) -> None:
@@ -165,6 +172,7 @@ class Pacing:
             future.set_exception(error)
         asked.future = future
         self._under_way.append(asked)
+        self._num_bytes += asked.num_bytes
 
     def _hook(self) -> None:
         """Where some wait, hear of each that is done."""
