@@ -408,6 +408,7 @@ class KVWorker:
 
     def _end(self) -> None:
         self._is_closed = True
+        self._pacing.close()
         self._home.close()
 
     def __enter__(self) -> Self:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -75,6 +77,12 @@ class Pacing:
         self._under_way: list[Asked] = []  # those that are done are taken out where the room is needed
         self._num_bytes = 0
         self._is_leaving = False
+        # Not the thread that makes the request: a callback that waits would hold it up.
+        self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="glintpy-kvworker")
+
+    def close(self) -> None:
+        """End the thread of callbacks, behind those that are due."""
+        self._callbacks.shutdown(wait=False)
 
     def add(self, asked: Asked) -> None:
         """Take a request; it leaves at once if there is room and none waits."""
@@ -184,13 +192,15 @@ class Pacing:
                 one.future.add_done_callback(self._leave)
 
     def _watch(self, sent: list[Asked]) -> None:
-        """Have callbacks called; not while the lock is held, since what is done already calls its own from here."""
+        """Have callbacks called, by their own thread also where the request is done already."""
         for asked in sent:
             if asked.callback is not None and asked.future is not None:
                 asked.future.add_done_callback(partial(self._done, asked))
 
     def _done(self, asked: Asked, _: object) -> None:
-        self._finish(asked)
+        # After the end there is no thread for it; the request is over, and whoever waits for it runs its callback.
+        with contextlib.suppress(RuntimeError):
+            self._callbacks.submit(self._finish, asked)
 
     # --- finishing ------------------------------------------------------------------------------------------------
 

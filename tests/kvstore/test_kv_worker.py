@@ -223,7 +223,7 @@ def test_waiting_in_a_callback_hangs(worker: KVWorker) -> None:
         second = worker.push([1], [2.0], callback=lambda: seen.append("inner"))
         worker.wait(second, PATIENCE_S)
         seen.append(pulled(worker, [1]))
-        with pytest.raises(glintpy.GlintError, match="own callback|can't wait for it"):
+        with pytest.raises(glintpy.GlintError, match=r"which so can't wait for it"):
             worker.wait(first, PATIENCE_S)
 
     first = worker.push([1], [1.0])
@@ -373,11 +373,11 @@ def test_a_slicer_cuts_requests_and_changes_nothing_else(request: pytest.Fixture
 @pytest.mark.parametrize(
     ("slicer", "error", "message"),
     [
-        (lambda keys: [[0, 1], [1]], glintpy.ShapeError, "puts key 6 at position 1 into 2 parts"),
-        (lambda keys: [[1]], glintpy.ShapeError, "puts key 5 at position 0 into 0 parts"),
-        (lambda keys: [[0, 1, 2]], glintpy.ShapeError, "places 0 to 2 of 2 keys"),
+        (lambda _: [[0, 1], [1]], glintpy.ShapeError, "puts key 6 at position 1 into 2 parts"),
+        (lambda _: [[1]], glintpy.ShapeError, "puts key 5 at position 0 into 0 parts"),
+        (lambda _: [[0, 1, 2]], glintpy.ShapeError, "places 0 to 2 of 2 keys"),
         (lambda keys: [keys / 2], glintpy.DTypeError, "places of keys"),
-        (lambda keys: 1 / 0, ZeroDivisionError, ""),
+        (lambda _: 1 / 0, ZeroDivisionError, "division by zero"),
     ],
 )
 def test_a_slicer_that_loses_or_repeats_keys_is_an_error_of_the_call(
@@ -501,7 +501,7 @@ def test_a_handle_is_an_updater_by_its_name(client: glintpy.Client, job: str) ->
     assert np.allclose(pulled(two, [1, 2]), [step] * 3)
     with pytest.raises(glintpy.ConfigError, match=r"has int32, and the app's values are of float64"):
         KVWorker(0, 1, client, job=job, dtype="int32").push([1], [1])
-    with pytest.raises(glintpy.DTypeError, match="vals are of complex|vals are numbers"):
+    with pytest.raises(glintpy.DTypeError, match="vals are numbers"):
         zero.push([1], np.ones(1, complex))
 
 
@@ -527,7 +527,7 @@ def test_saying_the_same_again_changes_nothing_and_something_else_is_an_error(
 def test_what_is_no_handle_is_refused(client: glintpy.Client, job: str) -> None:
     server = KVServer(client=client, job=job)
     with pytest.raises(glintpy.ConfigError, match="code doesn't travel"):
-        server.set_request_handle(lambda meta, pairs, server: None)  # type: ignore[arg-type]
+        server.set_request_handle(lambda *_: None)  # type: ignore[arg-type]
     with pytest.raises(glintpy.ConfigError, match="adagrad"):
         server.set_request_handle("my_handle")
     for options in ({"k": 0}, {"app_id": -1}):
