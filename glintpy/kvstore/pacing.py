@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import logging
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -78,11 +78,20 @@ class Pacing:
         self._num_bytes = 0
         self._is_leaving = False
         # Not the thread that makes the request: a callback that waits would hold it up.
-        self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="glintpy-kvworker")
+        self._callbacks = _Callbacks()
 
-    def close(self) -> None:
-        """End the thread of callbacks, behind those that are due."""
-        self._callbacks.shutdown(wait=False)
+    @property
+    def num_waiting(self) -> int:
+        """Requests that haven't left."""
+        return len(self._waiting)
+
+    def close(self, *, joins: bool) -> None:
+        """End the thread of callbacks, behind those that are due.
+
+        Args:
+            joins: return when it has ended. Not where a callback may hang.
+        """
+        self._callbacks.close(joins=joins)
 
     def add(self, asked: Asked) -> None:
         """Take a request; it leaves at once if there is room and none waits."""
@@ -198,9 +207,7 @@ class Pacing:
                 asked.future.add_done_callback(partial(self._done, asked))
 
     def _done(self, asked: Asked, _: object) -> None:
-        # After the end there is no thread for it; the request is over, and whoever waits for it runs its callback.
-        with contextlib.suppress(RuntimeError):
-            self._callbacks.submit(self._finish, asked)
+        self._callbacks.put(partial(self._finish, asked))
 
     # --- finishing ------------------------------------------------------------------------------------------------
 
@@ -222,6 +229,53 @@ class Pacing:
         finally:
             asked.is_over.set()
         return True
+
+
+class _Callbacks:
+    """A thread for callbacks, made when the first is due.
+
+    It is a daemon, so that a callback that hangs keeps no process from ending; and it ends with who has it, also where
+    that is forgotten and not closed.
+    """
+
+    def __init__(self) -> None:
+        self._due: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        weakref.finalize(self, self._due.put, None).atexit = False
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Have something done behind all that is due.
+
+        After the end it isn't: whoever waits for the request does it then.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._due.put(work)
+            if self._thread is None or not self._thread.is_alive():  # as in a forked child
+                self._thread = threading.Thread(
+                    target=_run_all, args=(self._due,), name="glintpy-kvworker", daemon=True
+                )
+                self._thread.start()
+
+    def close(self, *, joins: bool) -> None:
+        """End the thread behind what is due."""
+        with self._lock:
+            self._is_closed = True
+            self._due.put(None)
+        if joins and self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+def _run_all(due: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+    while True:
+        work = due.get()
+        if work is None:
+            return
+        work()
+        del work  # else it would keep alive, until the next is due, who has this thread
 
 
 def _left(end: float | None) -> float | None:
