@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from glintpy import Client, ConfigError, GlintError, Overloaded, ShapeError
+from glintpy import Client, ConfigError, DTypeError, GlintError, Overloaded, ShapeError
 from glintpy.kvstore.apps import DTYPE, App, Home, begun_app, found_app
 from glintpy.kvstore.pacing import Asked, Pacing
 from glintpy.kvstore.pairs import (
@@ -53,10 +54,12 @@ class KVWorker:
 
     Raises:
         ConfigError: what can't be; or nothing says which cluster.
+        DTypeError: no dtype.
         MasterUnreachable: nobody answers at the address.
 
     Threads:
-        Safe from any thread.
+        Safe from any thread. Callbacks have one of their own, unless somebody who waits runs them. A forked process
+        makes a worker of its own. One that ends without ``close`` sends what it has pushed, and runs no more callbacks.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class KVWorker:
         check_number("customer_id", customer_id)
         self.app_id = app_id
         self.customer_id = customer_id
-        self._dtype = dtype
+        self._dtype = None if dtype is None else _dtype_name(dtype)
         self._varying = varying
         self._home = Home(client, job, app_id)
         self._found: App | None = None
@@ -83,6 +86,7 @@ class KVWorker:
         self._open: dict[int, Asked] = {}
         self._next_timestamp = 0
         self._is_closed = False
+        self._pid = os.getpid()
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class KVWorker:
 
         Args:
             timestamp: of the request. One that was waited for before returns at once.
-            timeout_s: seconds to wait; None: as long as the client's own deadline has it.
+            timeout_s: seconds to wait; None: as long as the client's own deadline has it, and as its callback takes.
 
         Raises:
             ConfigError: no such request.
@@ -249,7 +253,8 @@ class KVWorker:
         self.wait(timestamp, timeout_s)
         if asked is None or asked.values is None:
             raise ConfigError(
-                f"request {timestamp} has no values: it was a push, or was given an array, or they were taken before"
+                f"request {timestamp} has no values: it was a push, or was given an array, or they were taken before, "
+                f"or forgotten behind {OPEN_MAX} others"
             )
         self._forget(timestamp)
         found: Array = asked.values
@@ -281,22 +286,31 @@ class KVWorker:
         Raises:
             What ``flush`` does; it is closed all the same.
         """
-        if self._is_closed:
+        if self._is_closed or os.getpid() != self._pid:
             return
+        is_flushed = False
         try:
             self.flush()
+            is_flushed = True
         finally:
-            self._end()
+            self._end(joins=is_flushed)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _check(self, cmd: object) -> None:
+        self._check_process()
         if self._is_closed:
             raise GlintError(f"{self!r} was closed")
         if type(cmd) is not int or cmd != 0:
             raise ConfigError(
-                f"cmd is 0, not {cmd!r:.80}: pushes do what the app's updater does, and no other handle can be "
-                "called on its keys; an app for each cmd may have one of its own"
+                f"cmd is 0, not {cmd!r:.80}: a push does what its app's handle does, and servers run no other "
+                "function on keys and values; an app for each cmd has a handle of its own"
+            )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise GlintError(
+                f"{self!r} is the one of process {self._pid}, from which this was forked: make one here"
             )
 
     def _app(self) -> App | None:
@@ -383,6 +397,7 @@ class KVWorker:
         return timestamp
 
     def _asked(self, timestamp: int) -> Asked | None:
+        self._check_process()
         if type(timestamp) is not int or not 0 <= timestamp < self._next_timestamp:
             raise ConfigError(
                 f"{self!r} has made {self._next_timestamp} requests, and none has the timestamp {timestamp!r:.80}"
@@ -406,9 +421,9 @@ class KVWorker:
         if len(self._open) >= OPEN_MAX:
             raise Overloaded(f"{OPEN_MAX} requests of {self!r} are open; wait for some")
 
-    def _end(self) -> None:
+    def _end(self, *, joins: bool) -> None:
         self._is_closed = True
-        self._pacing.close()
+        self._pacing.close(joins=joins)
         self._home.close()
 
     def __enter__(self) -> Self:
@@ -417,8 +432,15 @@ class KVWorker:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
-        elif not self._is_closed:
-            self._end()
+        elif not self._is_closed and os.getpid() == self._pid:
+            self._end(joins=False)
 
     def __repr__(self) -> str:
         return f"KVWorker({self.app_id}, {self.customer_id})"
+
+
+def _dtype_name(dtype: str) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        raise DTypeError(f"values are of a dtype as {DTYPE!r}, not {dtype!r:.80}") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import heapq
 import logging
+import os
 import queue
 import threading
 import time
@@ -11,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from glintpy import Future, GlintError
@@ -77,13 +80,11 @@ class Pacing:
         self._under_way: list[Asked] = []  # those that are done are taken out where the room is needed
         self._num_bytes = 0
         self._is_leaving = False
+        self._is_at_end = False
+        self._pid = os.getpid()
+        _see_to_the_end(self)
         # Not the thread that makes the request: a callback that waits would hold it up.
         self._callbacks = _Callbacks()
-
-    @property
-    def num_waiting(self) -> int:
-        """Requests that haven't left."""
-        return len(self._waiting)
 
     def close(self, *, joins: bool) -> None:
         """End the thread of callbacks, behind those that are due.
@@ -101,6 +102,11 @@ class Pacing:
             if asked.future is None:
                 asked.keep()
         self._watch(sent)
+
+    def send_all(self) -> None:
+        """Have all leave, room or not: the process ends, and will see to what has left."""
+        self._is_at_end = True
+        self._leave()
 
     def finish(self, asked: Asked, timeout_s: float | None = None) -> None:
         """Return when a request is over: done, finished, and its callback has run, here or elsewhere.
@@ -150,8 +156,10 @@ class Pacing:
     def _depart(self) -> list[Asked]:
         """Have all leave that there is room for, and look again when one of those under way is done."""
         sent: list[Asked] = []
-        if self._is_leaving:
-            return sent  # of this very thread, which will look again
+        if self._is_leaving or os.getpid() != self._pid:
+            return (
+                sent  # this very thread will look again; a forked child has copies of what the parent sends
+            )
         self._is_leaving = True
         try:
             while True:
@@ -169,7 +177,7 @@ class Pacing:
     def _has_room(self) -> bool:
         if not self._waiting:
             return False
-        if self._fits():
+        if self._is_at_end or self._fits():
             return True
         self._under_way = [one for one in self._under_way if one.future is not None and not one.future.done()]
         self._num_bytes = sum(one.num_bytes for one in self._under_way)
@@ -226,6 +234,9 @@ class Pacing:
             if asked.callback is not None:
                 logger.exception("request %d, or its callback, failed", asked.timestamp)
             asked.error = error
+        except BaseException as error:
+            asked.error = error
+            raise
         finally:
             asked.is_over.set()
         return True
@@ -274,9 +285,35 @@ def _run_all(due: queue.SimpleQueue[Callable[[], object] | None]) -> None:
         work = due.get()
         if work is None:
             return
-        work()
+        try:
+            work()
+        except BaseException:  # as of sys.exit(): it would end this thread, and so all later callbacks
+            logger.exception("a callback tried to leave its thread")
         del work  # else it would keep alive, until the next is due, who has this thread
 
 
 def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
+
+
+_pacings: weakref.WeakSet[Pacing] = weakref.WeakSet()
+
+_finalizer_pid = 0
+
+
+def _see_to_the_end(pacing: Pacing) -> None:
+    """Have requests leave when the process ends, before its pushes are flushed and its connections closed."""
+    global _finalizer_pid  # noqa: PLW0603 - once a process
+    _pacings.add(pacing)
+    if _finalizer_pid != os.getpid():
+        _finalizer_pid = os.getpid()
+        # A multiprocessing child runs no atexit functions, only these, those of higher priorities first.
+        multiprocessing_util.Finalize(None, _send_all, exitpriority=200)
+
+
+def _send_all() -> None:
+    for pacing in list(_pacings):
+        pacing.send_all()
+
+
+atexit.register(_send_all)

@@ -183,16 +183,6 @@ def slices_of(slicer: Slicer | None, keys: Keys) -> list[Places] | None:
     return found
 
 
-def cells_of(starts: Lengths, length: int) -> Places:
-    """Return where the values of some keys stand among those of all, (len(starts), length).
-
-    Args:
-        starts: of each of them.
-        length: of each of them.
-    """
-    return starts[:, None] + np.arange(length)
-
-
 def starts_of(lengths: Lengths) -> Lengths:
     """Return where each key's values begin."""
     return np.cumsum(lengths) - lengths
