@@ -45,6 +45,8 @@ class Asked:
         future: what it becomes; None: it waits.
         values: what ``finish`` returned.
         error: why it failed, or what the callback raised.
+        pacing: what is to hear that it is done; None: it heard. A future keeps the hooks that have run, and others may
+            keep the future.
     """
 
     timestamp: int
@@ -57,6 +59,7 @@ class Asked:
     future: Future[Any] | None = None
     values: Any = None
     error: BaseException | None = None
+    pacing: Pacing | None = None
     is_hooked: bool = False
     finisher: threading.Thread | None = None
     is_over: threading.Event = field(default_factory=threading.Event)
@@ -195,6 +198,8 @@ class Pacing:
         except Exception as error:  # noqa: BLE001 - whoever waits for it hears of it
             future = Future()
             future.set_exception(error)
+        asked.pacing = self
+        asked.is_hooked = asked.callback is not None  # when the lock is free
         asked.future = future
         self._under_way.append(asked)
         self._num_bytes += asked.num_bytes
@@ -206,16 +211,18 @@ class Pacing:
         for one in self._under_way:
             if not one.is_hooked and one.future is not None:
                 one.is_hooked = True
-                one.future.add_done_callback(self._leave)
+                one.future.add_done_callback(partial(_done, one))
 
     def _watch(self, sent: list[Asked]) -> None:
-        """Have callbacks called, by their own thread also where the request is done already."""
+        """Hear of each that has a callback when it is done, also if it is already."""
         for asked in sent:
             if asked.callback is not None and asked.future is not None:
-                asked.future.add_done_callback(partial(self._done, asked))
+                asked.future.add_done_callback(partial(_done, asked))
 
-    def _done(self, asked: Asked, _: object) -> None:
-        self._callbacks.put(partial(self._finish, asked))
+    def _hear(self, asked: Asked) -> None:
+        if asked.callback is not None:
+            self._callbacks.put(partial(self._finish, asked))
+        self._leave()
 
     # --- finishing ------------------------------------------------------------------------------------------------
 
@@ -240,6 +247,12 @@ class Pacing:
         finally:
             asked.is_over.set()
         return True
+
+
+def _done(asked: Asked, _: object) -> None:
+    pacing, asked.pacing = asked.pacing, None
+    if pacing is not None:
+        pacing._hear(asked)  # noqa: SLF001 - the same module
 
 
 class _Callbacks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+import numpy as np
 import pytest
 
 import glintpy
@@ -74,11 +75,13 @@ def test_workers_that_come_and_go_leave_no_thread_and_no_descriptor(
     cluster: glintpy.LocalCluster, client: glintpy.Client
 ) -> None:
     KVServer(client=client, job="coming", varying=True).set_request_handle()
+    with KVWorker(client=client, job="coming") as worker:
+        worker.push(range(50), np.ones(50), np.ones(50, int))  # so that the client has its connections
     before = Leftovers.now()
-    ran = []
+    ran: list[int] = []
     for number in range(10):
         with KVWorker(0, number, cluster.address, job="coming") as worker:
-            worker.push([1, 2], [1, 2, 3], [1, 2], callback=lambda: ran.append(1))
+            worker.push([1, 2], [1, 2], [1, 1], callback=lambda: ran.append(1))
         assert not [thread for thread in threading.enumerate() if thread.name == "glintpy-kvworker"]
     forgotten = KVWorker(0, 10, client, job="coming")
     forgotten.wait(forgotten.push([1], [1.0], callback=lambda: ran.append(1)))
