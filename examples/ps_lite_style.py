@@ -1,9 +1,9 @@
-"""Dice are thrown by several processes, one of which is killed; written as a program for ps-lite.
+"""Dice are thrown by several processes, one of which falls; written as a program for ps-lite.
 
-``python examples/ps_lite_style.py`` is the scheduler. It starts servers, which hold values, and workers, which push how
-often each face came up: a die with 20 faces has 20 values under its key, one with 4 has 4. Behind the first round one
-worker is killed. The scheduler misses it, and starts another, which has its rank and goes on where it was. In the end
-each count is that of one process that throws all dice alone.
+``python examples/ps_lite_style.py`` is the scheduler. It starts servers, which hold values, and workers, which it asks
+for rounds, and which push how often each face came up: a die with 20 faces has 20 values under its key, one with 4 has
+4. In the second round a worker is killed. The scheduler is told, and starts another, which has its rank and plays what
+is missing. In the end each count is that of one process that throws all dice alone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import glintpy
-from glintpy.kvstore import SCHEDULER, WORKERS, KVServer, KVWorker, Postoffice
+from glintpy.kvstore import SCHEDULER, WORKERS, KVServer, KVWorker, Postoffice, SimpleApp, SimpleData
 
 FACES = np.array([4, 6, 8, 12, 20])
 KEYS = 2**63 + FACES.astype(np.uint64)  # any 64-bit numbers
@@ -44,22 +46,63 @@ def throw(rank: int, round_number: int, throws: int) -> list[NDArray[np.int64]]:
     return [rng.integers(faces, size=(PUSHES, throws)) for faces in FACES]
 
 
-def counts_of(thrown: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def counts_of(thrown: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return how often each face came up, die behind die."""
     return np.concatenate(
         [np.bincount(die.ravel(), minlength=faces) for die, faces in zip(thrown, FACES, strict=True)]
     )
 
 
-def be_node(role: str, address: str, workers: int) -> Postoffice:
-    """Return this process's place in the job: all its nodes say the same of it."""
+class Player:
+    """A worker: throws dice whenever the scheduler asks for a round.
+
+    Args:
+        node: this process's place in the job.
+        throws: of each die in a push.
+    """
+
+    def __init__(self, node: Postoffice, throws: int) -> None:
+        self.node = node
+        self.throws = throws
+        self.counts = KVWorker(COUNTS)
+        self.best = KVWorker(BEST)
+        self.is_over = threading.Event()
+
+    def handle(self, request: SimpleData, app: SimpleApp) -> None:
+        """Play a round, and answer.
+
+        Args:
+            request: its head is the round's number, and its body what to do.
+            app: what the request came to.
+        """
+        if request.body == "end":
+            self.is_over.set()
+        if request.body == "fall" and self.node.my_rank == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        applied = self.play(request.head) if request.body != "end" else 0
+        app.response(request, f"{applied} pushes were applied")
+
+    def play(self, round_number: int) -> int:
+        """Throw all dice, and return how many pushes were applied."""
+        applied: list[int] = []
+        for thrown in zip(*throw(self.node.my_rank, round_number, self.throws), strict=True):
+            self.counts.push(KEYS, counts_of(thrown), lens=FACES, callback=lambda: applied.append(1))
+            self.best.push(KEYS, [die.sum() for die in thrown])
+        self.counts.flush()  # all callbacks have run
+        self.best.flush()
+        return len(applied)
+
+
+def place_of(role: Literal["scheduler", "worker"], address: str, workers: int) -> Postoffice:
+    """Return this process's place in the job, of which all its nodes say the same.
+
+    Args:
+        role: of this process.
+        address: the master's.
+        workers: how many there are.
+    """
     return Postoffice(
-        "scheduler" if role == "scheduler" else "worker",
-        address,
-        job="dice",
-        num_workers=workers,
-        with_scheduler=True,
-        timeout_s=PATIENCE_S,
+        role, address, job="dice", num_workers=workers, with_scheduler=True, timeout_s=PATIENCE_S
     )
 
 
@@ -71,32 +114,16 @@ def work(address: str, workers: int, throws: int) -> None:
         workers: how many there are.
         throws: of each die in a push.
     """
-    with be_node("worker", address, workers) as node, KVWorker(COUNTS) as counts, KVWorker(BEST) as best:
-        for round_number in range(1 if node.is_recovery else 0, ROUNDS):
-            applied: list[int] = []
-            for thrown in zip(*throw(node.my_rank, round_number, throws), strict=True):
-                counts.push(KEYS, counts_of(list(thrown)), lens=FACES, callback=lambda: applied.append(1))
-                best.push(KEYS, [die.sum() for die in thrown])
-            counts.flush()
-            print(
-                f"worker {node.my_rank}, round {round_number}: {len(applied)} pushes were applied", flush=True
-            )
-            node.barrier(SCHEDULER + WORKERS)  # it flushes, too
-            if node.my_rank == workers - 1 and not node.is_recovery:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-def until(is_so: Callable[[], object], what: str) -> None:
-    """Return when something is so."""
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not so after {PATIENCE_S:.0f} s: {what}")
-        time.sleep(0.05)
+    with place_of("worker", address, workers) as node:
+        player = Player(node, throws)
+        with SimpleApp(request_handle=player.handle), player.counts, player.best:
+            if not node.is_recovery:  # the others have met already
+                node.barrier(SCHEDULER + WORKERS)
+            player.is_over.wait()
 
 
 def schedule(address: str, workers: int, throws: int) -> bool:
-    """Be the scheduler: see to it that there are workers, and return whether they counted right.
+    """Be the scheduler: ask workers for rounds, and return whether all was counted right.
 
     Args:
         address: the master's.
@@ -108,23 +135,42 @@ def schedule(address: str, workers: int, throws: int) -> bool:
     team = [context.Process(target=work, args=(address, workers, throws)) for _ in range(workers + 1)]
     *first, heir = team
     try:
-        with be_node("scheduler", address, workers) as node:
+        with place_of("scheduler", address, workers) as node, SimpleApp() as app:
             KVServer(COUNTS, dtype="int64", varying=True).set_request_handle()
             KVServer(BEST, dtype="int64").set_request_handle("max")
             for process in first:
                 process.start()
             node.barrier(SCHEDULER + WORKERS)
-            until(lambda: node.dead_nodes(WORKERS), "a worker is missed")
-            print(f"scheduler: node {node.dead_nodes(WORKERS)[0]} is dead; another comes in its place")
+            show(0, app.wait(app.request(0, "throw", WORKERS)))
+            try:
+                app.wait(app.request(1, "fall", WORKERS))
+            except glintpy.WorkerLost as error:
+                print(f"round 1: {error}")
+            (dead,) = node.dead_nodes(WORKERS)
             heir.start()
-            until(lambda: len(node.live_nodes(WORKERS)) == workers, "another has come")
-            node.barrier(SCHEDULER + WORKERS)
-            return prove(workers, throws)
+            while dead not in node.live_nodes(WORKERS):
+                time.sleep(0.05)
+            show(1, app.wait(app.request(1, "throw", dead)))
+            app.wait(app.request(ROUNDS, "end", WORKERS))
+            is_right = prove(workers, throws)
+        for process in team:
+            process.join(PATIENCE_S)
+        return is_right
     finally:
         for process in team:
             if process.pid is not None:
-                process.join(PATIENCE_S)
                 process.kill()
+
+
+def show(round_number: int, answers: dict[int, str]) -> None:
+    """Print what workers say.
+
+    Args:
+        round_number: of which.
+        answers: by the numbers of nodes.
+    """
+    for number, answer in sorted(answers.items()):
+        print(f"round {round_number}: node {number}: {answer}")
 
 
 def prove(workers: int, throws: int) -> bool:
@@ -168,7 +214,7 @@ def main() -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser(
-        description="Dice, thrown by processes of which one is killed, with the names of ps-lite.",
+        description="Dice, thrown by processes of which one falls, with the names of ps-lite.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _positive.__name__ = "positive integer"  # what argparse calls it in its errors
