@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import glintpy
-from glintpy import errors
+from glintpy import errors, kvstore
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +77,34 @@ ERRORS = (
     "WorkerLost",
     "WorkersMissing",
 )
+
+KVSTORE = (
+    "SCHEDULER",
+    "SERVERS",
+    "WORKERS",
+    "KVServer",
+    "KVStore",
+    "KVStoreBase",
+    "KVWorker",
+    "Optimizer",
+    "Postoffice",
+    "RowSparse",
+    "SimpleApp",
+    "SimpleData",
+    "create",
+    "create_optimizer",
+)
+"""What ``glintpy.kvstore`` has."""
+
+KVWORKER = {
+    "push": ["keys", "vals", "lens", "cmd", "callback", "priority"],
+    "pull": ["keys", "vals", "lens", "cmd", "callback", "priority"],
+    "pushpull": ["keys", "vals", "outs", "lens", "cmd", "callback", "priority"],
+    "wait": ["timestamp", "timeout_s"],
+    "values": ["timestamp", "timeout_s"],
+    "set_slicer": ["fn"],
+}
+"""Its methods, and what may be given by position, which is ps-lite's order."""
 
 NOT_CLASSES = {"__version__", "functions", "partitioning", "updaters"}
 
@@ -214,6 +242,23 @@ def test_every_public_method_is_documented_and_typed(name: str) -> None:
         parameters = [entry for entry in inspect.signature(member).parameters if entry != "self"]
         missing = {*parameters, "return"} - set(hints)
         assert not missing - {"cls"}, f"{name}.{member.__name__} has no type for {missing}"
+
+
+def test_the_names_of_the_kvstore_are_exactly_those_promised_documented_and_typed() -> None:
+    assert sorted(kvstore.__all__) == sorted(KVSTORE)
+    for name in KVSTORE:
+        value = getattr(kvstore, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+            for member in [value] if inspect.isfunction(value) else _own_members(value):
+                assert inspect.getdoc(member), f"{name}.{member.__name__} has no docstring"
+                assert "return" in typing.get_type_hints(member), f"{name}.{member.__name__} has no types"
+
+
+@pytest.mark.parametrize("name", KVWORKER)
+def test_a_kvworker_takes_what_ps_lite_s_does_in_its_order(name: str) -> None:
+    parameters = inspect.signature(getattr(kvstore.KVWorker, name)).parameters
+    assert [entry for entry in parameters if entry != "self"] == KVWORKER[name]
 
 
 def _own_members(value: type) -> list[Any]:

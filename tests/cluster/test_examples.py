@@ -61,6 +61,14 @@ def test_a_file_that_is_missing_is_named_before_anything_starts(tmp_path: Path) 
     assert "no such file: nowhere.txt" in done.stderr
 
 
+def test_dice_are_counted_right_though_a_worker_falls(tmp_path: Path) -> None:
+    done = run("ps_lite_style.py", "--workers", "2", "--throws", "20", folder=tmp_path)
+    assert "round 1: node 9 (worker 0) has left, or was lost, before it answered" in done.stdout
+    assert "round 1: node 9: 10 pushes were applied" in done.stdout
+    assert done.stdout.count("800 throws; ") == 5
+    assert "all 50 counts, and the 5 best sums, are those of one process that throws alone" in done.stdout
+
+
 def test_logistic_regression_learns_and_pulls_a_part_of_the_weights(tmp_path: Path) -> None:
     path = tmp_path / "rows.libsvm"
     write_libsvm(path, num_rows=3000, num_features=5000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ print("made", flush=True)
 
 
 def test_a_process_ends_though_a_callback_hangs_and_its_pushes_have_all_left(
-    cluster: glintpy.LocalCluster, client: glintpy.Client, tmp_path: os.PathLike[str]
+    cluster: glintpy.LocalCluster, client: glintpy.Client, tmp_path: Path
 ) -> None:
-    with program(tmp_path / "ending.py", ENDING, cluster.address) as process:  # type: ignore[operator] # a path
+    with program(tmp_path / "ending.py", ENDING, cluster.address) as process:
         assert line_of(process) == "made"
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, errors) == (0, "")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import glintpy
-from glintpy.kvstore import create
+from glintpy.kvstore import KVServer, KVWorker, create
 from glintpy.kvstore.store import KVStore
 
 PATIENCE_S = 60.0
@@ -82,3 +82,31 @@ def run_workers(cluster: glintpy.LocalCluster, job: str) -> RunWorkers:
         return [found[rank] for rank in range(num_workers)]
 
     return run
+
+
+@pytest.fixture
+def client(cluster: glintpy.LocalCluster) -> Iterator[glintpy.Client]:
+    """A client of the module's cluster."""
+    with cluster.client(timeout_s=PATIENCE_S) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(client: glintpy.Client, job: str) -> Iterator[KVWorker]:
+    """A worker of an app that is its alone."""
+    with KVWorker(client=client, job=job) as worker:
+        yield worker
+
+
+@pytest.fixture
+def varying(client: glintpy.Client, job: str) -> Iterator[KVWorker]:
+    """A worker of an app whose keys have different numbers of values."""
+    KVServer(client=client, job=job, varying=True).set_request_handle()
+    with KVWorker(client=client, job=job) as worker:
+        yield worker
+
+
+def pulled(worker: KVWorker, keys: Any, **options: Any) -> list[float]:
+    """Return the values of some keys."""
+    found: list[float] = worker.values(worker.pull(keys, **options)).tolist()
+    return found
