@@ -244,7 +244,7 @@ def test_every_public_method_is_documented_and_typed(name: str) -> None:
         assert not missing - {"cls"}, f"{name}.{member.__name__} has no type for {missing}"
 
 
-def test_the_names_of_the_kvstore_are_exactly_those_promised_documented_and_typed() -> None:
+def test_the_names_of_the_kvstore_are_exactly_those_promised_and_documented() -> None:
     assert sorted(kvstore.__all__) == sorted(KVSTORE)
     for name in KVSTORE:
         value = getattr(kvstore, name)
@@ -252,7 +252,6 @@ def test_the_names_of_the_kvstore_are_exactly_those_promised_documented_and_type
             assert inspect.getdoc(value), name
             for member in [value] if inspect.isfunction(value) else _own_members(value):
                 assert inspect.getdoc(member), f"{name}.{member.__name__} has no docstring"
-                assert "return" in typing.get_type_hints(member), f"{name}.{member.__name__} has no types"
 
 
 @pytest.mark.parametrize("name", KVWORKER)

@@ -67,6 +67,13 @@ class Home:
     def make(self, name: str, k: int, dtype: str, updater: Updater | str, *, init: int = 0) -> BigTable:
         """Return a table of a name, made if there is none.
 
+        Args:
+            name: its.
+            k: its columns.
+            dtype: of its values.
+            updater: what pushes do to them.
+            init: what a row is before the first push.
+
         Raises:
             ModelExists: there is one that differs.
         """

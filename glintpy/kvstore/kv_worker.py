@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from glintpy import Client, ConfigError, DTypeError, GlintError, Overloaded, ShapeError
+from glintpy import Client, ConfigError, GlintError, Overloaded, ShapeError
 from glintpy.kvstore.apps import DTYPE, App, Home, begun_app, found_app
 from glintpy.kvstore.pacing import Asked, Pacing
 from glintpy.kvstore.pairs import (
+    INT64,
     Array,
     Keys,
     Lengths,
@@ -23,6 +24,7 @@ from glintpy.kvstore.pairs import (
     cast,
     check_number,
     check_output,
+    dtype_of,
     keys_of,
     lengths_of,
     slices_of,
@@ -76,7 +78,7 @@ class KVWorker:
         check_number("customer_id", customer_id)
         self.app_id = app_id
         self.customer_id = customer_id
-        self._dtype = None if dtype is None else _dtype_name(dtype)
+        self._dtype = None if dtype is None else dtype_of(dtype)
         self._varying = varying
         self._home = Home(client, job, app_id)
         self._found: App | None = None
@@ -152,7 +154,7 @@ class KVWorker:
         self._check(cmd)
         found = keys_of(keys)
         if lens is not None:
-            check_output(lens, "lens", len(found), np.dtype(np.int64))
+            check_output(lens, "lens", len(found), INT64)
         app = self._app()
         if app is None:
             exchange = self._pull_of_nothing(found, vals, lens)
@@ -320,19 +322,23 @@ class KVWorker:
                     self._found = found_app(self._home)
         return self._found
 
+    @property
+    def _dtype_or_default(self) -> np.dtype[Any]:
+        return dtype_of(DTYPE) if self._dtype is None else self._dtype
+
     def _begun(self, lengths: Lengths | int) -> App:
         app = self._app()
         if app is None:
             k = lengths if isinstance(lengths, int) else int(lengths[0])
             with self._lock:
                 try:
-                    app = begun_app(self._home, k, self._dtype or DTYPE, "add", varying=self._varying)
+                    app = begun_app(self._home, k, self._dtype_or_default.name, "add", varying=self._varying)
                 except ConfigError:
                     app = found_app(self._home)  # by another worker, meanwhile
                     if app is None:
                         raise
                 self._found = app
-        if self._dtype is not None and np.dtype(self._dtype) != app.dtype:
+        if self._dtype is not None and self._dtype != app.dtype:
             raise ConfigError(f"{self!r} has {self._dtype}, and the app's values are of {app.dtype}")
         return app
 
@@ -365,7 +371,7 @@ class KVWorker:
             )
         size = 0
         lengths: Lengths | int = 0
-        dtype = np.dtype(self._dtype or DTYPE)
+        dtype = self._dtype_or_default
         if vals is not None:
             check_output(vals, "vals", 0 if self._varying or not keys.size else None, dtype)
             size = vals.size
@@ -437,10 +443,3 @@ class KVWorker:
 
     def __repr__(self) -> str:
         return f"KVWorker({self.app_id}, {self.customer_id})"
-
-
-def _dtype_name(dtype: str) -> str:
-    try:
-        return np.dtype(dtype).name
-    except TypeError:
-        raise DTypeError(f"values are of a dtype as {DTYPE!r}, not {dtype!r:.80}") from None

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glintpy import ConfigError, DTypeError, KeyRangeError, ShapeError
+from glintpy.kvstore.forms import DTYPES
 
 Array = NDArray[Any]
 Keys = NDArray[np.uint64]
 Lengths = NDArray[np.int64]
 Places = NDArray[np.int64]
 Slicer = Callable[[Keys], Sequence[ArrayLike]]
+
+INT64 = DTYPES["int64"]
 
 KEY_MAX = 2**64 - 1
 
@@ -196,3 +199,18 @@ def check_number(name: str, number: object) -> None:
     """
     if type(number) is not int or number < 0:
         raise ConfigError(f"{name} is an integer of at least 0, not {number!r:.80}")
+
+
+def dtype_of(dtype: Any) -> np.dtype[Any]:
+    """Return a dtype that values can have.
+
+    Args:
+        dtype: its name, a NumPy type, or itself.
+
+    Raises:
+        DTypeError: it is none.
+    """
+    found = DTYPES.get(getattr(dtype, "__name__", str(dtype)))
+    if found is None:
+        raise DTypeError(f"{dtype!r:.80} is not a dtype of values; they have one of {', '.join(DTYPES)}")
+    return found
