@@ -389,7 +389,5 @@ def test_without_a_cluster_a_worker_says_what_to_do(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(glintpy.ConfigError, match="there is no cluster"):
         KVWorker()
-    with pytest.raises(
-        glintpy.DTypeError, match="'float31' is not a dtype of values; they have one of .*float32"
-    ):
+    with pytest.raises(glintpy.DTypeError, match="'float31' is not a dtype of values"):
         KVWorker(dtype="float31")
