@@ -108,8 +108,9 @@ class Pacing:
 
     def send_all(self) -> None:
         """Have all leave, room or not: the process ends, and will see to what has left."""
-        self._is_at_end = True
-        self._leave()
+        if os.getpid() == self._pid:  # a forked child has copies, and a lock that the parent may have held
+            self._is_at_end = True
+            self._leave()
 
     def finish(self, asked: Asked, timeout_s: float | None = None) -> None:
         """Return when a request is over: done, finished, and its callback has run, here or elsewhere.

@@ -15,35 +15,45 @@ from tests.cluster.helpers import PATIENCE_S, line_of, program
 from tests.leftovers import Leftovers
 
 ENDING = """\
+import multiprocessing
 import sys
 import threading
 from glintpy.kvstore import KVWorker, pacing
 
-pacing.UNDER_WAY_MAX = 1
-worker = KVWorker(client=sys.argv[1], job="ending")
-is_stuck = threading.Event()
+def work():
+    global worker
+    pacing.UNDER_WAY_MAX = 1
+    worker = KVWorker(client=sys.argv[1], job="ending")
+    is_stuck = threading.Event()
 
-def hang():
-    is_stuck.set()
-    threading.Event().wait()
+    def hang():
+        is_stuck.set()
+        threading.Event().wait()
 
-worker.push([1], [1.0], callback=hang)
-assert is_stuck.wait(60)
-for _ in range(500):
-    worker.push([2], [1.0])
-print("made", flush=True)
+    worker.push([1], [1.0], callback=hang)
+    assert is_stuck.wait(60)
+    for _ in range(500):
+        worker.push([2], [1.0])
+
+if __name__ == "__main__":
+    work()
+    child = multiprocessing.get_context("spawn").Process(target=work)
+    child.start()
+    child.join()
+    print(child.exitcode, flush=True)
 """
 
 
-def test_a_process_ends_though_a_callback_hangs_and_its_pushes_have_all_left(
+def test_processes_end_though_a_callback_hangs_and_their_pushes_have_all_left(
     cluster: glintpy.LocalCluster, client: glintpy.Client, tmp_path: Path
 ) -> None:
+    """The program, and its multiprocessing child, which runs no atexit functions."""
     with program(tmp_path / "ending.py", ENDING, cluster.address) as process:
-        assert line_of(process) == "made"
+        assert line_of(process) == "0"
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, errors) == (0, "")
     with KVWorker(client=client, job="ending") as worker:
-        assert worker.values(worker.pull([1, 2])).tolist() == [1, 500]
+        assert worker.values(worker.pull([1, 2])).tolist() == [2, 1000]
 
 
 def test_a_forked_child_makes_a_worker_of_its_own_and_sends_nothing_of_its_parent_s(
