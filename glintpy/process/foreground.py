@@ -140,7 +140,7 @@ def run(
         except StoppedEarly:
             return
         except GlintError:
-            if signals.is_asked:
+            if signals.is_asked or is_orphan(parent):
                 return
             raise
         _announce(role, running.address)

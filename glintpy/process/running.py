@@ -71,7 +71,7 @@ def run_server(order: ServerOrder) -> None:
             settings=replace(settings, sessions_max=num_sessions),
             membership=options.membership,
             on_refused=_Refusals(signals),
-            keep_trying=lambda: not signals.is_asked,
+            keep_trying=lambda: not (signals.is_asked or foreground.is_orphan(order.parent)),
             receipts=_spoilt(options.failpoints, options.plant),
         )
         if options.watchdog_s is not None:

@@ -47,6 +47,28 @@ finally:
         client.close()
 """
 
+STARTS_ONE = """\
+import os, sys, time
+from glintpy.cluster import ServerOptions
+from glintpy.cluster.members import ProcessMember
+from glintpy.config import MembershipSettings
+from glintpy.process.orders import ServerOrder
+
+server = ProcessMember(
+    ServerOrder(
+        address="ipc://" + sys.argv[1] + "/server",
+        master="ipc://" + sys.argv[1] + "/nobody",
+        parent=os.getpid(),
+        log_level="debug",
+        options=ServerOptions(membership=MembershipSettings(join_timeout_s=3600.0)),
+    )
+)
+while not any("joining" in line for line in server._errors):
+    time.sleep(0.01)
+print("joining", flush=True)
+sys.stdin.read()
+"""
+
 
 def use_once(cluster: glintpy.LocalCluster) -> None:
     with cluster.client() as client:
@@ -183,6 +205,16 @@ def test_a_script_that_crashes_after_a_server_did_leaves_nothing(tmp_path: Path)
         process.wait(PATIENCE_S)
         until(lambda: not nodes_of(process.pid), "the orphans have gone")
         assert not folder.exists()
+
+
+def test_a_server_that_still_joins_goes_with_its_script(tmp_path: Path) -> None:
+    """It would look for its master for an hour."""
+    with program(tmp_path / "starts.py", STARTS_ONE, str(tmp_path)) as process:
+        assert line_of(process) == "joining"
+        (server,) = nodes_of(process.pid)
+        process.kill()
+        process.wait(PATIENCE_S)
+        until(lambda: server not in nodes_of(process.pid), "the orphan has gone")
 
 
 @pytest.mark.parametrize("ending", ["close", "forget"])

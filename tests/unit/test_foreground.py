@@ -130,3 +130,14 @@ def test_an_orphan_stops_and_removes_the_private_folder(tmp_path: Path) -> None:
     foreground.run("server", lambda _: thing, parent=stranger, private=private)
     assert thing.is_stopped
     assert not private.exists()
+
+
+def test_an_orphan_s_start_that_fails_is_no_failure_and_removes_the_private_folder(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+
+    def start(_: Signals) -> Thing:
+        raise MasterUnreachable("nobody answered")
+
+    foreground.run("server", start, parent=os.getpid(), private=private)
+    assert not private.exists()
