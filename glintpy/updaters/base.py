@@ -104,6 +104,7 @@ class Updater(ABC):
     ) -> tuple[Array, ...]:
         """Return what the values and each slot become; the formula.
 
+        A cell's depend on no other cell's: which cells come together in an entry follows from how they were asked for.
         Callers have numpy's warnings of overflows and the like switched off.
 
         Args:

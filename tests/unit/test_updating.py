@@ -29,7 +29,7 @@ from glintpy.storage.kernels import Kernels
 from glintpy.storage.shard import Shard
 from glintpy.storage.updating import count_steps, entries_of, ranks_of, rounds_of
 from glintpy.testing.updated import Updated
-from glintpy.updaters import Adam, Ftrl, Mean, Updater, name_of, named, schedules
+from glintpy.updaters import SGD, Adagrad, Adam, Ftrl, Mean, Updater, name_of, named, schedules
 from tests.cluster.helpers import until
 from tests.unit.disk_clients import Issued
 from tests.unit.disk_world import World
@@ -115,6 +115,36 @@ def test_a_selection_is_runs_of_cells(selection: Selection, starts: list[int], w
     found, length = entries_of(selection, NUM_COLS)
     assert (found.tolist(), length) == (starts, width)
     assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("slices", "starts", "width"),
+    [
+        ([(2, 6, 1)], [8], 16),
+        ([(0, 6, 3)], [0, 12], 4),
+        ([(2, 2, 1)], [8], 0),
+        ([(0, 1, 1), (1, 2, 1)], [0, 4], 4),
+    ],
+)
+def test_rows_side_by_side_are_one_run_where_they_are_alike(
+    slices: list[tuple[int, int, int]], starts: list[int], width: int
+) -> None:
+    found, length = entries_of(Selection(slices_of(*slices)), NUM_COLS, joined=True)
+    assert (found.tolist(), length) == (starts, width)
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("num_cols", [None, 3])
+@pytest.mark.parametrize("updater", [SGD(0.5), Adagrad(0.5), ADAM], ids=lambda updater: updater.name)
+def test_a_slice_leaves_what_its_rows_leave_one_by_one(updater: Updater, num_cols: int | None) -> None:
+    shards = [shard_of(updater, num_cols=num_cols) for _ in range(2)]
+    for number in range(3):
+        deltas = np.arange(7 * (num_cols or 1), dtype=np.float32).reshape(7, -1)[:, : num_cols or 1] - number
+        deltas = deltas if num_cols else deltas[:, 0]
+        shards[0].push(Selection(slices_of((2, 9, 1))), deltas)
+        shards[1].push(Selection(np.arange(2, 9, dtype=np.uint32)), deltas)
+    for sliced, listed in zip(shards[0].arrays, shards[1].arrays, strict=True):
+        np.testing.assert_array_equal(sliced, listed)
 
 
 def test_rows_beyond_32_bits_of_cells_have_64_bit_starts() -> None:
