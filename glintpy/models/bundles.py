@@ -271,7 +271,9 @@ def _deal_to(future: Future[Any], asked: Asked, values: NDArray[Any], out: NDArr
     try:
         if out is None:
             own = values.copy()
-            future.set_result(own if asked.shape == asked.wire_shape else asked.finish(own))
+            future.set_result(
+                asked.finish(own) if asked.flip_rows or asked.shape != asked.wire_shape else own
+            )
         else:
             asked.to_wire(out)[...] = values
             future.set_result(out)

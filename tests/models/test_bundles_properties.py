@@ -80,7 +80,8 @@ class Mirror:
         rows = rng.integers(0, ROWS, size)
         if form == "slice":
             first = int(rng.integers(0, ROWS - 1))
-            return slice(first, int(rng.integers(first + 1, ROWS)), int(rng.integers(1, 4))), None
+            stop, step = int(rng.integers(first + 1, ROWS)), int(rng.integers(1, 4))
+            return slice(first, stop, step) if rng.integers(2) else slice(stop, first, -step), None
         if form == "single" and not large:
             return int(rows[0]), None
         if is_vector or form in {"rows", "single"}:
