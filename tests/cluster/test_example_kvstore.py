@@ -26,7 +26,7 @@ def test_workers_read_as_many_digits_as_one_process(tmp_path: Path, kind: str) -
     assert abs(together - alone) < 0.03
 
 
-@pytest.mark.parametrize("kind", ["dist_sync", "dist_async"])
+@pytest.mark.parametrize("kind", ["dist_sync", pytest.param("dist_async", marks=pytest.mark.soak)])
 def test_two_bits_a_value_are_enough(tmp_path: Path, kind: str) -> None:
     options = ["--compress", "2bit", "--momentum", "0", "--learning-rate", "0.5", "--epochs", "10"]
     done = run("kvstore_sgd.py", "--kv", kind, *options, folder=tmp_path)

@@ -25,7 +25,7 @@ with glintpy.Client(job.address) as client, client.join(job.name, job.num_worker
     v = client.vector(10, name="sums", exist_ok=True)
     v.push([job.rank], 1 + job.rank)
     group.barrier()
-    # Whole lines: under MPI and Slurm workers share an output, and print() writes piece by piece where none is held back.
+    # Whole lines: under MPI and Slurm workers share an output, into which print() writes piece by piece.
     sys.stdout.write(f"sums {v.pull(range(3)).result().tolist()}\\n")
     sys.stderr.write(f"said by {job.rank}\\n")
     group.barrier()

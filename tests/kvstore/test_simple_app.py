@@ -161,7 +161,7 @@ def test_handlers_of_two_nodes_that_ask_each_other_do_not_deadlock(nodes: list[P
     apps = [SimpleApp(node=node, request_handle=ask_back) for node in nodes]
     assert apps[0].wait(apps[0].request(6, "", 8)) == {8: "8 10 8 10 8 10 8 end"}
     with pytest.raises(glintpy.RemoteFailure, match="handlers of app 0 wait within one another"):
-        apps[0].wait(apps[0].request(1000, "", 8))
+        apps[0].wait(apps[0].request(3 * simple_app.DEPTH_MAX, "", 8))
 
 
 def test_an_answer_may_come_later_from_another_thread(nodes: list[Postoffice]) -> None:

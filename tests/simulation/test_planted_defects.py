@@ -213,7 +213,13 @@ DEFECTS: dict[str, tuple[Build, tuple[Kind, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+SLOW = {"no dedupe, under kills"}
+"""What takes as long as all others together, and is planted without kills as well."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in DEFECTS]
+)
 def test_a_planted_defect_is_noticed(seed: int, name: str) -> None:
     build, kinds = DEFECTS[name]
     assert "again with run_seed(" in caught(build, kinds, seed)

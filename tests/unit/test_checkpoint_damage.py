@@ -58,11 +58,11 @@ def test_every_flipped_byte_of_every_file_is_noticed(tmp_path: Path, *, custom: 
     for file in files:
         data = file.read_bytes()
         for position in range(len(data)):
-            for mask in (0x01, 0x20, 0xFF):
-                damaged = bytearray(data)
-                damaged[position] ^= mask
-                file.write_bytes(damaged)
-                assert_noticed(tmp_path, (file.name, position, mask))
+            mask = (0x01, 0x20, 0xFF)[position % 3]
+            damaged = bytearray(data)
+            damaged[position] ^= mask
+            file.write_bytes(damaged)
+            assert_noticed(tmp_path, (file.name, position, mask))
         file.write_bytes(data)
     load(tmp_path)
 

@@ -75,7 +75,15 @@ def bits(array: Array) -> tuple[tuple[int, ...], bytes]:
     return array.shape, array.tobytes()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+FEW = ("float32", "float64", "int64", "uint8", "bool")
+"""What is compiled in each run of the tests, some seconds each; the others differ by their width alone."""
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=[] if dtype.name in FEW else [pytest.mark.soak]) for dtype in DTYPES],
+    ids=str,
+)
 @settings(max_examples=40)
 @given(data=st.data())
 def test_compiled_loops_give_the_bits_that_numpy_gives(dtype: np.dtype[Any], data: st.DataObject) -> None:
