@@ -84,9 +84,13 @@ def test_counts_hold_under_kills_and_resets_also_when_ctrl_c_ends_it(seed: int, 
 
 
 def test_servers_that_forget_repeats_are_found_out(seed: int) -> None:
-    code, said, errors = finished(
-        "--for", "2s", "--seed", seed, "--servers", 1, "--clients", 2, "--plant", "no-dedupe"
-    )
+    # In two seconds on a busy machine it may be that no cut hits a push that is in and not yet answered.
+    for number in range(seed, seed + 4):
+        code, said, errors = finished(
+            "--for", "2s", "--seed", number, "--servers", 1, "--clients", 2, "--plant", "no-dedupe"
+        )
+        if code:
+            break
     assert code == 1, said + errors
     assert number_of("doubled", said) > 0
     assert number_of("wrong cells", said) > 0

@@ -44,8 +44,8 @@ def test_a_pause_in_a_stream_of_pushes_sends_no_payload_twice(pausable: glintpy.
         sessions = sessions_of(client)
         assert len(sessions) == 2
         assert sum(session.num_payload_resends for session in sessions) == 0
-        # With waits that grow from 0.1 s by 1.6 each, 6 s take about eight; a busy machine adds a few.
-        assert sum(session.num_probes for session in sessions) <= 20
+        # With waits that grow from 0.1 s by 1.6 each, 6 s take about eight; a busy machine adds some. Not one a push.
+        assert sum(session.num_probes for session in sessions) < len(pushes) / 2
         with client.vector(100, dtype="int64") as fresh:
             assert fresh.push_pull(None, 1).result().sum() == 100
 
