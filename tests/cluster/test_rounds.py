@@ -40,7 +40,7 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("durability", ["process", "disk"])
+@pytest.mark.parametrize("durability", ["process", pytest.param("disk", marks=pytest.mark.soak)])
 def test_steps_count_once_while_servers_and_the_master_are_killed(
     tmp_path: Path, durability: Durability
 ) -> None:

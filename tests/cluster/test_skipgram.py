@@ -69,7 +69,7 @@ class Steps:
             np.testing.assert_allclose(values, vectors, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("durability", ["process", "disk"])
+@pytest.mark.parametrize("durability", ["process", pytest.param("disk", marks=pytest.mark.soak)])
 def test_steps_that_a_killed_server_had_before_it_are_made_once(
     durability: config.Durability, tmp_path: Path, seed: int
 ) -> None:
