@@ -127,7 +127,8 @@ class Gathering:
             return None
         pushers = self._pushers[rows]
         if pushers.all():
-            found: NDArray[Any] = self._sums[rows] + deltas
+            with np.errstate(all="ignore"):  # what overflows does so as in any other push
+                found: NDArray[Any] = self._sums[rows] + deltas
             return found
         return None if pushers.any() else deltas
 

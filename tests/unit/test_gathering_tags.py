@@ -116,6 +116,16 @@ def test_rounds_of_slices_and_lists_leave_what_sums_leave(data: st.DataObject) -
         np.testing.assert_array_equal(moment.read(index, floor=index), array)
 
 
+def test_a_sum_that_overflows_is_infinite_and_warns_nobody() -> None:
+    shard = shard_of(Add(), group="g")
+    shard.live = BOTH
+    rows, most = Selection(slices_of((2, 4, 1))), np.full((2, NUM_COLS), 3e38, np.float32)
+    shard.push(rows, most, turn=Turn(1, 0))
+    shard.push(rows, most, turn=Turn(1, 1))
+    assert np.isinf(shard.values[2:4]).all()
+    assert not shard.values[:2].any()
+
+
 KILLED = """
 import sys
 from pathlib import Path
