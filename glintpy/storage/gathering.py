@@ -97,11 +97,7 @@ class Gathering:
         rows = _places(selection)
         needed = np.uint64(live & ~(1 << turn.rank))
         is_last = (self._pushers[rows] & needed) == needed
-        found: NDArray[np.int64]
-        if isinstance(rows, slice):
-            found = np.flatnonzero(is_last) + rows.start
-            return found
-        found = rows[is_last].astype(np.int64, copy=False)
+        found = _chosen(rows, is_last)
         return found if (found[1:] > found[:-1]).all() else np.unique(found)
 
     def is_fresh(self, selection: Selection) -> bool:
@@ -152,8 +148,8 @@ class Gathering:
             kernels: of the values.
             turn: whose push it is.
         """
-        rows = axis_indices(selection.rows)
-        self._sums[rows[self._pushers[rows] == 0]] = 0
+        rows = _places(selection)
+        self._sums[_chosen(rows, self._pushers[rows] == 0)] = 0
         kernels.scatter(self._sums, selection, deltas)
         self._mark(selection, turn)
 
@@ -214,6 +210,14 @@ def _places(selection: Selection) -> slice | NDArray[Any]:
     if is_slices(rows) and len(rows) == 1 and rows[0, 2] == 1:
         return slice(int(rows[0, 0]), int(rows[0, 1]))
     return axis_indices(rows)
+
+
+def _chosen(rows: slice | NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return those of some rows, (n,) of ``_places``, for which an (n,) mask is set."""
+    if isinstance(rows, slice):
+        return np.flatnonzero(mask) + rows.start
+    found: NDArray[np.int64] = rows[mask].astype(np.int64, copy=False)
+    return found
 
 
 def _named(tag: int) -> str:
