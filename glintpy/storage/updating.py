@@ -97,9 +97,10 @@ class Updating:
         places: Any
         if len(starts) == 1:  # a slice is far faster than as many indices as there are cells
             places = (np.newaxis, slice(int(starts[0]), int(starts[0]) + width))
+            taken = [cells[places].copy() for cells in self._cells]  # a formula of somebody's may change them
         else:
             places = starts[:, np.newaxis] + np.arange(width)
-        taken = [np.array(cells[places]) for cells in self._cells]
+            taken = [cells[places] for cells in self._cells]
         dtype = self._dtype
         with np.errstate(all="ignore"):
             changed = self._updater.update(
