@@ -264,16 +264,13 @@ def _joint(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _listed(keys: Keys) -> NDArray[np.int64]:
-    return np.arange(keys.start, keys.stop, keys.step) if isinstance(keys, range) else keys
+    return np.arange(keys.start, keys.stop, keys.step, dtype=np.int64) if isinstance(keys, range) else keys
 
 
 def _deal_to(future: Future[Any], asked: Asked, values: NDArray[Any], out: NDArray[Any] | None) -> None:
     try:
         if out is None:
-            own = values.copy()
-            future.set_result(
-                asked.finish(own) if asked.flip_rows or asked.shape != asked.wire_shape else own
-            )
+            future.set_result(asked.finish(values.copy()))
         else:
             asked.to_wire(out)[...] = values
             future.set_result(out)
