@@ -23,7 +23,7 @@ _MASKED_SERVERS_MAX = 8
 
 
 _KNOWN_MAX, _KNOWN_SLICES = 256, 16
-"""Slices whose shares are kept, and of how many slices on a server; about 100 KiB."""
+"""Slices whose shares are kept, and of how many slices on a server: some 100 KiB."""
 
 
 @record
@@ -84,9 +84,8 @@ class Layout:
         # Narrow, because comparing and sorting them is most of the work: numpy sorts 8 and 16 bits by radix.
         self._owners_narrow = self._owners.astype(np.min_scalar_type(highest))
         self._lone_server = highest if counts[highest] == len(self._owners) else None
-        self._known: dict[
-            tuple[int, int, int], list[Share]
-        ] = {}  # programs ask for the same slices, again and again
+        # Programs ask for the same slices again and again; by (start, count, step).
+        self._known: dict[tuple[int, int, int], list[Share]] = {}
         self._is_identity = self._lone_server is not None and _is_identity(self._extents, self._offsets)
 
     def num_rows_of(self, server: int) -> int:
@@ -260,6 +259,7 @@ class Layout:
         ]
 
     def _shares_of_slice(self, start: int, count: int, step: int) -> list[Share]:
+        """Return the shares of a slice; those that are small are kept, and nobody changes them."""
         known = self._known.get((start, count, step))
         if known is None:
             known = self._shares_of_runs(self._runs(start=start, count=count, step=step))
