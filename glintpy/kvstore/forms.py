@@ -189,9 +189,6 @@ def pushed(key: Any, value: Any, specs: Mapping[Key, Spec]) -> dict[Key, Given]:
     Raises:
         ShapeError, DTypeError, KeyRangeError: what doesn't fit the key.
     """
-    if type(value) is np.ndarray and not isinstance(key, list | tuple):
-        one = check_key(key)
-        return {one: _summed(one, [value], specs[one])}
     parts: dict[Key, list[Any]] = {}
     for one, given in paired(key, value):
         devices = list(given) if isinstance(given, list | tuple) else [given]
