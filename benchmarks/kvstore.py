@@ -94,7 +94,7 @@ CASES = (
 
 def rate(case: Case, command: list[str], environment: dict[str, str], **more: object) -> float:
     """Return the iterations a second of the slower worker."""
-    options = json.dumps({**asdict(case), "warm": case.iterations, **more})
+    options = json.dumps({**asdict(case), **more})
     workers = [Child([*command, "-m", WORKER, options], environment) for _ in range(case.workers)]
     try:
         return case.iterations / max(float(worker.hear()) for worker in workers)

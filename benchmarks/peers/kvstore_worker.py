@@ -39,7 +39,7 @@ def mxnet_worker(options: dict[str, Any]) -> float:
         if options["op"] != "push":
             mx.nd.waitall()
 
-    for _ in range(options["warm"]):
+    for _ in range(options["iterations"]):
         step()
     mx.nd.waitall()
     kv._barrier()  # noqa: SLF001 - it has no other
@@ -86,7 +86,7 @@ def our_loop(kv: Any, options: dict[str, Any]) -> float:
         if options["op"] != "push":
             kv.pull(keys, out=outs)
 
-    for _ in range(options["warm"]):
+    for _ in range(options["iterations"]):
         step()
     kv.barrier()
     begin = time.perf_counter()
