@@ -263,9 +263,13 @@ class VaryingApp:
         with self._lock:
             if len(self._keys) + len(keys) > KNOWN_MAX:
                 self._forget()
-            joined = np.concatenate([self._keys, keys[is_known]])
-            self._keys, first = np.unique(joined, return_index=True)
-            self._of_keys = np.concatenate([self._of_keys, lengths[is_known]])[first]
+            order = np.argsort(keys[is_known])
+            new, of_new = keys[is_known][order], lengths[is_known][order]
+            at = np.searchsorted(self._keys, new)
+            # Another thread may have asked for the same.
+            is_new = np.searchsorted(self._keys, new, side="right") == at
+            self._keys = np.insert(self._keys, at[is_new], new[is_new])
+            self._of_keys = np.insert(self._of_keys, at[is_new], of_new[is_new])
 
     def parts(
         self, keys: Keys, lengths: Lengths | int, values: Array | None, slices: list[Places] | None
