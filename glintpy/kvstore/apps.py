@@ -88,6 +88,12 @@ class Home:
         except ModelNotFound:
             return None
 
+    def names(self) -> list[str]:
+        """Return the names of all models of the app that there are."""
+        return [
+            name for name in self.client.models() if name == self.name or name.startswith(f"{self.name}/")
+        ]
+
     def close(self) -> None:
         """Close what was opened here."""
         if self._owned:

@@ -7,7 +7,7 @@ import operator
 from typing import Self, SupportsIndex
 
 from glintpy import Client, ConfigError, ModelNotFound
-from glintpy.kvstore.apps import DTYPE, Home, begun_app, width_name
+from glintpy.kvstore.apps import DTYPE, Home, begun_app
 from glintpy.kvstore.pairs import LENGTH_MAX, check_number
 from glintpy.updaters import Updater
 
@@ -79,11 +79,9 @@ class KVServer:
 
     def destroy(self) -> None:
         """End the app, with all its values; none of its workers can go on. Again it does nothing."""
-        prefix = width_name(self._home, 0)[:-1]
-        for name in self._home.client.models():
-            if name == self._home.name or name.startswith(prefix):
-                with contextlib.suppress(ModelNotFound):  # another ends it, too
-                    self._home.client.destroy(name)
+        for name in self._home.names():
+            with contextlib.suppress(ModelNotFound):  # another ends it, too
+                self._home.client.destroy(name)
 
     def close(self) -> None:
         """Let go of the cluster; the app goes on."""
