@@ -115,7 +115,8 @@ class KVStore(KVStoreBase):
         """
         del priority, ignore_sparse
         keys, is_list = forms.keys_of(key)
-        return self._pulled_into(keys, self._outputs(key, out, keys), is_list=is_list)
+        specs = self._specs(keys)
+        return self._pulled_into(keys, self._outputs(key, out, keys, specs), specs, is_list=is_list)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> Any:
         """Push values and read what is stored afterwards.
@@ -134,10 +135,10 @@ class KVStore(KVStoreBase):
         """
         del priority
         keys, is_list = forms.keys_of(key)
-        outs = self._outputs(key, value if out is None else out, keys)
-        values = self._prepared(forms.pushed(key, value, self._specs(keys)))
-        self._push(values)
-        return self._pulled_into(keys, outs, is_list=is_list)
+        specs = self._specs(keys)
+        outs = self._outputs(key, value if out is None else out, keys, specs)
+        self._push(self._prepared(forms.pushed(key, value, specs)))
+        return self._pulled_into(keys, outs, specs, is_list=is_list)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> Any:
         """Initialise keys and read what all workers now have: the value of rank 0.
@@ -355,17 +356,18 @@ class KVStore(KVStoreBase):
             found[key] = spec
         return found
 
-    def _outputs(self, key: Any, out: Any, keys: list[Key]) -> list[list[Any]]:
-        specs = self._specs(keys)
+    @staticmethod
+    def _outputs(key: Any, out: Any, keys: list[Key], specs: Mapping[Key, Spec]) -> list[list[Any]]:
         outs = forms.outputs_of(key, out)
         for one, into in zip(keys, outs, strict=True):
             for entry in into:
                 forms.check_output(one, entry, specs[one].shape, specs[one].dtype)
         return outs
 
-    def _pulled_into(self, keys: list[Key], outs: list[list[Any]], *, is_list: bool) -> Any:
+    def _pulled_into(
+        self, keys: list[Key], outs: list[list[Any]], specs: Mapping[Key, Spec], *, is_list: bool
+    ) -> Any:
         """Read values, write them where they are wanted, and return them."""
-        specs = self._specs(keys)
         into = {
             key: entries[0]
             for key, entries in zip(reversed(keys), reversed(outs), strict=True)
