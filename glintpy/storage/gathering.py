@@ -214,9 +214,11 @@ def _places(selection: Selection) -> slice | NDArray[Any]:
 
 def _chosen(rows: slice | NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return those of some rows, (n,) of ``_places``, for which an (n,) mask is set."""
+    found: NDArray[np.int64]
     if isinstance(rows, slice):
-        return np.flatnonzero(mask) + rows.start
-    found: NDArray[np.int64] = rows[mask].astype(np.int64, copy=False)
+        found = np.flatnonzero(mask) + rows.start
+    else:
+        found = rows[mask].astype(np.int64, copy=False)
     return found
 
 
