@@ -101,6 +101,13 @@ def test_a_value_is_received_where_it_is_wanted(kv: KVStore, shape: tuple[int, .
     np.testing.assert_array_equal(kv.pull("a"), value)
 
 
+def test_an_output_for_two_keys_has_the_later_one_s_value(kv: KVStore) -> None:
+    kv.init(["a", "b"], [ones(70_000), 2 * ones(70_000)])
+    out = np.zeros(70_000, "float32")
+    kv.pull(["a", "b"], out=[out, out])
+    np.testing.assert_array_equal(out, 2 * ones(70_000))
+
+
 def test_what_is_pushed_stays_as_it_is(kv: KVStore) -> None:
     kv.init("a", ones(4))
     kv.set_optimizer("sgd", learning_rate=1.0, rescale_grad=0.5)
