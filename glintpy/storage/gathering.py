@@ -214,11 +214,9 @@ def _places(selection: Selection) -> slice | NDArray[Any]:
 
 def _chosen(rows: slice | NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return those of some rows, (n,) of ``_places``, for which an (n,) mask is set."""
-    found: NDArray[np.int64]
-    if isinstance(rows, slice):
-        found = np.flatnonzero(mask) + rows.start
-    else:
-        found = rows[mask].astype(np.int64, copy=False)
+    first = rows.start if isinstance(rows, slice) else 0
+    places = np.flatnonzero(mask) if isinstance(rows, slice) else rows[mask]
+    found: NDArray[np.int64] = places.astype(np.int64, copy=False) + first
     return found
 
 
