@@ -126,6 +126,11 @@ def prepare_soon(kernels: Kernels) -> None:
     _preparing.ask(kernels)
 
 
+def is_preparing() -> bool:
+    """Tell whether the process's own thread has something to do."""
+    return _preparing.is_busy
+
+
 def own_process() -> None:
     """Say that this process is a server's alone: what compiling has left behind is then tidied up, for good.
 

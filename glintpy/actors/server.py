@@ -22,6 +22,7 @@ from glintpy.actors.held import HeldOutlet
 from glintpy.actors.levels import written_out
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.parking import Parked, RoundOpenError
+from glintpy.actors.preparing import is_preparing
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.shelf import Shelf
 from glintpy.actors.tables import Tables
@@ -457,4 +458,5 @@ class ServerActor(RequestActor):
             "dropped": self.held.num_dropped,
             "window_bytes": receipts.window_bytes,
             "cuts": self._cuts.num,
+            "compiling": is_preparing(),
         }

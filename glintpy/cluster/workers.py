@@ -124,9 +124,11 @@ class Crew:
         if not code:
             logger.info("%s has ended", label)
             return
-        done = {"again": "it is started again", "on": "the others go on", "over": "the job ends"}[verdict]
+        fails = verdict == "over" and bool(self._fates.exit_code)
+        over = "the job ends" if fails else "it was the last"
+        done = {"again": "it is started again", "on": "the others go on", "over": over}[verdict]
         logger.log(
-            logging.ERROR if verdict == "over" else logging.WARNING,
+            logging.ERROR if fails else logging.WARNING,
             "%s %s; %s",
             label,
             how_it_ended(code),

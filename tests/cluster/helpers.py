@@ -146,6 +146,14 @@ def holdings(client: glintpy.Client) -> dict[str, dict[str, Any]]:
     return {server["name"]: server["holds"] for server in client.status(timeout_s=PATIENCE_S)["servers"]}
 
 
+def settled(client: glintpy.Client, pids: Sequence[int]) -> list[int]:
+    """Return what memory servers have in use, once none has a compiler yet to load, which takes 100 MiB for good."""
+    until(
+        lambda: not any(held["compiling"] for held in holdings(client).values()), "their loops are compiled"
+    )
+    return [resident_bytes(pid) for pid in pids]
+
+
 def requests_of(client: glintpy.Client) -> list[int]:
     """Return how many requests each server has counted."""
     return [held["requests"] for _, held in sorted(holdings(client).items())]

@@ -19,6 +19,7 @@ from tests.cluster.helpers import (
     paused,
     program,
     resident_bytes,
+    settled,
     until,
 )
 from tests.cluster.raw_clients import RawClient
@@ -56,7 +57,7 @@ def test_a_client_that_stands_still_costs_a_window_and_gets_all_it_asked_for_whe
     wanted.push(None, 3.0).result()
     for future in [wanted.pull() for _ in range(100)]:
         future.result()  # the allocator has its share from here on
-    before = [resident_bytes(server.pid) for server in cluster.servers]
+    before = settled(client, [server.pid for server in cluster.servers])
     with program(tmp_path / "asks.py", ASKS, cluster.address, num_pulls) as process:
         assert process.stdin is not None
         assert line_of(process) == "asked"
@@ -81,7 +82,7 @@ def test_one_that_asks_for_more_than_its_window_and_never_reads_is_bounded_in_by
     wanted = client.vector(2 * MEGABYTE_CELLS)
     wanted.push(None, 3.0).result()
     server = cluster.servers[0]
-    before = resident_bytes(server.pid)
+    (before,) = settled(client, [server.pid])
     greedy = RawClient(server.address)
     try:
         greedy.hello()
@@ -140,7 +141,8 @@ def test_a_producer_waits_for_a_server_that_can_t_keep_up_and_nothing_is_lost(
     with program(tmp_path / "produces.py", PRODUCES, cluster.address, num_pushes) as process:
         assert process.stdin is not None
         assert line_of(process) == "ready"
-        before = {pid: resident_bytes(pid) for pid in (process.pid, *servers)}
+        before = dict(zip(servers, settled(client, servers), strict=True))
+        before[process.pid] = resident_bytes(process.pid)
         largest = dict(before)
 
         def note() -> None:

@@ -122,7 +122,9 @@ def test_others_go_on_where_losses_are_borne(tmp_path: Path) -> None:
     text = "import os; r = os.environ['GLINTPY_RANK']; print(r, flush=True); raise SystemExit(5 * (r == '0'))"
     done = launch(tmp_path, "-n", 3, "-s", 1, "--on-worker-lost", "shrink", *script(tmp_path, text))
     assert done.returncode == 0, done.stderr
-    assert "worker 0 ended with exit code 5; the others go on" in done.stderr
+    # Which of them ends last is for the machine to say.
+    assert re.search(r"worker 0 ended with exit code 5; (the others go on|it was the last)", done.stderr)
+    assert "the job ends" not in done.stderr
 
 
 def test_a_worker_that_failed_is_started_again(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ import pytest
 
 import glintpy
 from glintpy import config
-from tests.cluster.helpers import PATIENCE_S, holdings, line_of, paused, program, resident_bytes, until
+from tests.cluster.helpers import (
+    PATIENCE_S,
+    holdings,
+    line_of,
+    paused,
+    program,
+    resident_bytes,
+    settled,
+    until,
+)
 
 MIB = 1024 * 1024
 LIMIT = 1 * MIB
@@ -126,7 +135,7 @@ def test_a_client_that_asks_and_does_not_read_harms_nobody(
     wanted = client.vector(4_000_000, name="wanted")  # 16 MB on each server
     wanted.push(None, 1.0).result()
     wanted.pull().result()
-    before = [resident_bytes(server.pid) for server in cluster.servers]
+    before = settled(client, [server.pid for server in cluster.servers])
     with program(tmp_path / "greedy.py", GREEDY, cluster.address) as process:
         assert line_of(process) == "asking"
         first = [held["pulls"] for held in holdings(client).values()]

@@ -9,7 +9,7 @@ import pytest
 
 import glintpy
 from glintpy import config
-from tests.cluster.helpers import resident_bytes
+from tests.cluster.helpers import resident_bytes, settled
 
 MIB = 1024 * 1024
 NUM_CELLS = 6_400_000
@@ -27,9 +27,10 @@ def one_round(vector: glintpy.BigVector, values: np.ndarray[tuple[int], np.dtype
     vector.pull().result()
 
 
-def sizes(cluster: glintpy.LocalCluster) -> dict[str, int]:
+def sizes(cluster: glintpy.LocalCluster, client: glintpy.Client) -> dict[str, int]:
     pids = {"master": cluster.master_pid, **{f"server {s.index}": s.pid for s in cluster.servers}}
-    return {"client": resident_bytes()} | {name: resident_bytes(pid) for name, pid in pids.items()}
+    found = settled(client, list(pids.values()))
+    return {"client": resident_bytes(), **dict(zip(pids, found, strict=True))}
 
 
 def growth(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
@@ -41,10 +42,10 @@ def test_fifteen_rounds_of_51_megabytes(cluster: glintpy.LocalCluster, client: g
     values = np.ones(NUM_CELLS)
     for _ in range(WARM_UP):
         one_round(vector, values)
-    before = sizes(cluster)
+    before = sizes(cluster, client)
     for _ in range(15):
         one_round(vector, values)
-    grown = growth(before, sizes(cluster))
+    grown = growth(before, sizes(cluster, client))
     assert max(grown.values()) < GROWTH_BYTES_MAX, grown
     assert np.array_equal(vector.pull().result(), np.full(NUM_CELLS, 20.0))
 
@@ -55,11 +56,11 @@ def test_a_minute_of_51_megabytes(cluster: glintpy.LocalCluster, client: glintpy
     values = np.ones(NUM_CELLS)
     for _ in range(WARM_UP):
         one_round(vector, values)
-    before, end, num_rounds = sizes(cluster), time.monotonic() + 60, WARM_UP
+    before, end, num_rounds = sizes(cluster, client), time.monotonic() + 60, WARM_UP
     while time.monotonic() < end:
         one_round(vector, values)
         num_rounds += 1
-    grown = growth(before, sizes(cluster))
+    grown = growth(before, sizes(cluster, client))
     assert max(grown.values()) < GROWTH_BYTES_MAX, grown
     assert np.array_equal(vector.pull().result(), np.full(NUM_CELLS, float(num_rounds)))
 
@@ -71,10 +72,10 @@ def test_pushes_that_nobody_waits_for_are_bounded(
     vector = client.vector(NUM_CELLS)
     values = np.ones(NUM_CELLS)
     one_round(vector, values)
-    before = sizes(cluster)
+    before = sizes(cluster, client)
     for _ in range(40):
         vector.push(None, values)
-    grown = growth(before, sizes(cluster))
+    grown = growth(before, sizes(cluster, client))
     assert grown["client"] < 256 * MIB, grown
     client.flush()
     assert vector[0] == 41.0
