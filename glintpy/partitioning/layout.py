@@ -185,7 +185,7 @@ class Layout:
             return self._shares_of_slice(start, count, step if count > 1 else 1)
         if count == num_keys:
             return self._whole()
-        return self.locate(np.arange(start, stop, step, dtype=np.int64))
+        return self.locate(start + step * np.arange(count, dtype=np.int64))  # its own count is a float's
 
     def global_rows(self, server: int, start: int, stop: int) -> NDArray[np.int64]:
         """Return the keys of neighbouring server rows.

@@ -49,7 +49,11 @@ def axis_indices(axis: NDArray[Any]) -> NDArray[np.int64]:
     """Return an axis as (n,) int64 indices, slices written out."""
     if not is_slices(axis):
         return axis.astype(np.int64, copy=False)
-    pieces = [np.arange(*triple, dtype=np.int64) for triple in axis.tolist()]
+    # numpy would work out how many they are in floating point, and beyond 2**53 leave one out.
+    pieces = [
+        start + step * np.arange(len(range(start, stop, step)), dtype=np.int64)
+        for start, stop, step in axis.tolist()
+    ]
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 

@@ -154,6 +154,12 @@ def test_lengths_beyond_32_and_63_bits_are_exact() -> None:
     assert axis_length(slices_of((0, 2**40, 3))) == -(-(2**40) // 3)
 
 
+def test_slices_of_indices_that_no_float_holds_are_written_out_exactly() -> None:
+    first, step = 2**40, 2**50
+    written = axis_indices(slices_of((first, first + 8 * step + 1, step), (2**62, 2**62 + 2, 1)))
+    assert written.tolist() == [*(first + step * number for number in range(9)), 2**62, 2**62 + 1]
+
+
 def test_empty_selections() -> None:
     for empty in (np.empty(0, np.int64), np.empty(0, np.uint32), slices_of(), slices_of((3, 3, 1))):
         assert axis_length(empty) == 0
