@@ -1,4 +1,4 @@
-"""Pulls that wait until a round has ended; pure: time is an argument.
+"""Requests for values that wait until a round has ended; pure: time is an argument.
 
 Whoever waits asks again now and then, as for any answer that doesn't come. So one that is forgotten here is not lost,
 and one that asks again is still one.
@@ -6,39 +6,39 @@ and one that asks again is still one.
 
 from __future__ import annotations
 
-from glintpy.protocol.messages import Pull
+from glintpy.protocol.messages import Pull, Push
 from glintpy.protocol.selection import axis_indices
 from glintpy.records import record
 
 PARKED_MAX = 10_000
-"""Pulls of all clients; the oldest are forgotten for more."""
+"""Requests of all clients; the oldest are forgotten for more."""
 
 FORGOTTEN_S = 30.0
 """A client that lives asks again every five seconds."""
 
 
 class RoundOpenError(Exception):
-    """Rows are still in a round to which who reads has pushed; no error for anybody but who parks the pull."""
+    """Rows are still in a round to which who reads has pushed; no error for anybody but who parks the request."""
 
 
 @record
 class _Waiting:
     peer: bytes
-    message: Pull
+    message: Pull | Push
     since: float
     first: int
     last: int
 
 
 class Parked:
-    """Pulls by model, each under its session, request and part."""
+    """Pulls, and pushes that are in and want the values behind them: by model, session, request and part."""
 
     def __init__(self) -> None:
         self._by_model: dict[int, dict[tuple[bytes, int, int], _Waiting]] = {}
         self.num = 0
 
-    def add(self, peer: bytes, message: Pull, now: float) -> None:
-        """Keep a pull, whose rows are checked, in the place of the same one that was asked for before."""
+    def add(self, peer: bytes, message: Pull | Push, now: float) -> None:
+        """Keep a request, whose rows are checked, in the place of the same one that was asked for before."""
         waiting = self._by_model.setdefault(message.model_id, {})
         key = (message.session, message.request_id, message.part)
         if waiting.pop(key, None) is None:
@@ -49,7 +49,7 @@ class Parked:
             del waiting[next(iter(waiting))]
             self.num -= 1
 
-    def take(self, model_id: int, rows: range | None = None) -> list[tuple[bytes, Pull]]:
+    def take(self, model_id: int, rows: range | None = None) -> list[tuple[bytes, Pull | Push]]:
         """Return, and let go of, what waits for a model, in the order in which it came.
 
         Args:

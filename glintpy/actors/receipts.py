@@ -17,6 +17,7 @@ import numpy as np
 
 from glintpy import config, failpoints
 from glintpy.actors.durable import Durable
+from glintpy.actors.parking import RoundOpenError
 from glintpy.errors import Expelled, GlintError, ProtocolMismatch, RemoteFailure
 from glintpy.protocol.failures import APPLIED, PASSED_OVER, code_of, error_of
 from glintpy.protocol.messages import (
@@ -131,6 +132,7 @@ class Receipts:
 
         Raises:
             GlintError: the recorded refusal, or ``Expelled``.
+            RoundOpenError: it is applied, and its answer waits, see ``receipt``.
         """
         session = self._heard(message, now)
         if message.sequence <= session.applied:
@@ -157,9 +159,32 @@ class Receipts:
         self._journal.settle()
         failpoints.hit("push.flag_cleared")
         self.num_pushes += 1
-        receipt = self._receipt(message, read)
+        receipt = self.receipt(message, read)
         failpoints.hit("push.before_ack")
         return receipt
+
+    def receipt(self, message: Numbered, read: Read) -> Message:
+        """Return the answer to a part of a push or a change that is applied.
+
+        Args:
+            message: the part.
+            read: as of ``push``.
+
+        Raises:
+            RoundOpenError: the values that it wants are those after a round that has not ended.
+        """
+        if isinstance(message, Push | PushKeys) and message.wants_values:
+            try:
+                return Values(message.request_id, message.part, self.window_bytes, read(message))
+            except RoundOpenError:
+                raise
+            except Exception as error:  # it is applied, whatever reading meets
+                # The bare receipt makes the client pull the values, and that pull says what is wrong.
+                expected = isinstance(error, GlintError | MemoryError)
+                logger.warning(
+                    "values after a push could not be read: %r", error, exc_info=None if expected else error
+                )
+        return Applied(message.request_id, message.part, self.window_bytes)
 
     def pull(self, message: Pull | PullKeys, now: float, *, read: Read) -> Message:
         """Read one part, if everything that its client issued before has been handled.
@@ -244,21 +269,11 @@ class Receipts:
         part: int = getattr(message, "part", 0)
         return Gap(message.request_id, part, session.applied + 1, self.window_bytes)
 
-    def _receipt(self, message: Numbered, read: Read) -> Message:
-        if isinstance(message, Push | PushKeys) and message.wants_values:
-            try:
-                return Values(message.request_id, message.part, self.window_bytes, read(message))
-            except (GlintError, MemoryError):
-                # It is applied, whatever reading meets. The bare receipt makes the client pull the values, and
-                # that pull says what is wrong.
-                logger.exception("values after a push could not be read")
-        return Applied(message.request_id, message.part, self.window_bytes)
-
     def _repeat(self, session: Session, message: Numbered, read: Read) -> Message:
         self.num_repeats += 1
         outcome = session.outcome(message.sequence)
         if outcome == APPLIED:
-            return self._receipt(message, read)
+            return self.receipt(message, read)
         if outcome is None:
             raise Expelled(f"push {message.sequence} lies too far back for this session's receipts")
         if outcome == PASSED_OVER:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
@@ -143,7 +144,7 @@ class ServerActor(RequestActor):
             case Pull():
                 return self._pull(peer, message, now)
             case Push() | PushLevels() | Change():
-                return self._push(message, now)
+                return self._push(peer, message, now)
             case Compute():
                 return self.receipts.compute(message, now, run=self._compute)
             case PullKeys() | PushKeys() | ScanKeys() | CountKeys():
@@ -166,11 +167,17 @@ class ServerActor(RequestActor):
         """Return the window that answers grant."""
         return self.receipts.window_bytes
 
-    def _push(self, message: Push | PushLevels | Change, now: float) -> Message:
-        receipt = self.receipts.push(message, now, apply=self._apply, read=self._read)
+    def _push(self, peer: bytes, message: Push | PushLevels | Change, now: float) -> Message | Later:
+        answer: Message | Later = LATER
+        try:
+            answer = self.receipts.push(message, now, apply=self._apply, read=self._read)
+        except RoundOpenError:
+            assert isinstance(message, Push), "nothing else is answered with values"
+            # Its own are in, and must not be held for as long as others take.
+            self._parked.add(peer, replace(message, values=np.empty(0, message.values.dtype)), now)
         while self._freed:
             self._look_again(*self._freed.pop())
-        return receipt
+        return answer
 
     def _pull(self, peer: bytes, message: Pull, now: float) -> Message | Later:
         try:
@@ -180,11 +187,21 @@ class ServerActor(RequestActor):
             return LATER
 
     def _look_again(self, model_id: int, rows: range | None = None) -> None:
-        """Answer the pulls whose rounds have ended meanwhile, and those that can't wait any more."""
+        """Answer those whose rounds have ended meanwhile, and those that can't wait any more."""
         for peer, message in self._parked.take(model_id, rows):
+            if isinstance(message, Push):
+                self._receipt_to(peer, message)
+                continue
             frames = self._answer_to(peer, message)  # or it is parked again
             if frames is not None:
                 self.outlet.send(peer, frames)
+
+    def _receipt_to(self, peer: bytes, message: Push) -> None:
+        """Answer a push that has waited for its round, or have it wait on."""
+        try:
+            self.answer(peer, self.receipts.receipt(message, self._read))
+        except RoundOpenError:
+            self._parked.add(peer, message, self.clock())
 
     def _of_table(self, message: PullKeys | PushKeys | ScanKeys | CountKeys, now: float) -> Message:
         if isinstance(message, PushKeys):
@@ -251,7 +268,7 @@ class ServerActor(RequestActor):
     def _read(self, message: Pull | Push) -> np.ndarray[Any, Any]:
         shard = self.shelf.shard(message.model_id, routing=message.routing)
         selection = Selection(message.rows, message.cols, message.paired)
-        if isinstance(message, Pull) and message.round:
+        if message.round:
             # Bounds first: what doesn't fit the model is refused at once.
             shard.check_pull(selection, config.FRAME_BYTES_MAX, array=message.array)
             if shard.is_open(selection, Turn(message.round, message.rank)):

@@ -15,6 +15,7 @@ import numpy as np
 
 from glintpy import ConfigError
 from glintpy.kvstore.forms import DTYPES, Key, Spec
+from glintpy.updaters import Updater
 
 Entry = dict[str, Any]
 Kind = Literal["page", "vector", "matrix"]
@@ -308,3 +309,13 @@ def keys_entry(places: Iterable[tuple[Key, int, int]], specs: Mapping[Key, Spec]
             for key, model, offset in places
         ],
     }
+
+
+def moved_entry(places: Iterable[tuple[Key, int, int]]) -> Entry:
+    """Return the entry of keys that lie in other models from now on."""
+    return {"entry": "moved", "keys": [list(place) for place in places]}
+
+
+def changed_entry(entry: Entry, updater: Updater) -> Entry:
+    """Return the entry of an optimiser whose numbers have changed."""
+    return {**entry, "numbers": updater.to_content(), "counts": 0, "anew": 0}

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from glintpy import (
     ConfigError,
     Future,
+    GlintError,
     ModelNotFound,
     PullFailed,
+    PushOutcomeUnknown,
     ShapeError,
     WorkersMissing,
     gather,
     updaters,
 )
 from glintpy.kvstore import commands, states
-from glintpy.kvstore.directory import Directory, Entry, Place, keys_entry
+from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, keys_entry, moved_entry
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse, Spec
 from glintpy.kvstore.leading import Leading
 from glintpy.kvstore.local import continues
@@ -208,19 +210,43 @@ class DistKVStore(KVStore):
     def _push(self, values: dict[Key, Given]) -> Future[Any]:
         with self._lock:
             self._check()
-            tags = None
-            if self._rounds is not None:
-                self._pulled(list(self._rounds.tags(values)))  # one round of a key at a time
-                # A round is the whole array's: a row that one worker left out would wait for it.
-                values = {
-                    key: value.todense() if isinstance(value, RowSparse) else value
-                    for key, value in values.items()
-                }
-                tags = self._rounds.begin(values)
+            values, tags = self._begun(values)
             futures = self._models.push(values, tags, self._levels)
             future = futures[0] if len(futures) == 1 else gather(*futures)
             self._pending.append(future)
             return future
+
+    def _push_pull(
+        self, values: dict[Key, Given], keys: Sequence[Key], into: Mapping[Key, Array]
+    ) -> dict[Key, Array]:
+        with self._lock:
+            self._check()
+            values, tags = self._begun(values)
+            arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
+            if self._levels is not None or len(arrays) < len(values):
+                self._pending += self._models.push(values, tags, self._levels)
+                return self._pull(keys, into)
+            if tags is None or self._rounds is None:
+                return self._models.push_pull(arrays, into=into)
+            try:
+                found = self._models.push_pull(arrays, tags, into)
+            except PushOutcomeUnknown as error:
+                if isinstance(error.__cause__, ModelNotFound):
+                    raise  # a key was deleted meanwhile
+                raise self._missing(tags, error) from error
+            self._rounds.end(tags)
+            return found
+
+    def _begun(self, values: dict[Key, Given]) -> tuple[dict[Key, Given], dict[Key, int] | None]:
+        """Return what is pushed, and the rounds that it takes part in."""
+        if self._rounds is None:
+            return values, None
+        self._pulled(list(self._rounds.tags(values)))  # one round of a key at a time
+        # A round is the whole array's: a row that one worker left out would wait for it.
+        whole: dict[Key, Given] = {
+            key: value.todense() if isinstance(value, RowSparse) else value for key, value in values.items()
+        }
+        return whole, self._rounds.begin(whole)
 
     def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
         with self._lock:
@@ -247,13 +273,16 @@ class DistKVStore(KVStore):
         except PullFailed as error:
             if not tags:
                 raise
-            named = ", ".join(f"{key!r} (push {tag + 1})" for key, tag in list(tags.items())[:NAMED_MAX])
-            raise WorkersMissing(
-                f"not all of {self.num_workers} workers have pushed {named}, which rank {self.rank} has pushed; in a "
-                f"store of type {self.type!r} all push equally often: {error}"
-            ) from error
+            raise self._missing(tags, error) from error
         self._rounds.end(tags)
         return found
+
+    def _missing(self, tags: Mapping[Key, int], error: GlintError) -> WorkersMissing:
+        named = ", ".join(f"{key!r} (push {tag + 1})" for key, tag in list(tags.items())[:NAMED_MAX])
+        return WorkersMissing(
+            f"not all of {self.num_workers} workers have pushed {named}, which rank {self.rank} has pushed; in a store "
+            f"of type {self.type!r} all push equally often: {error}"
+        )
 
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
@@ -328,7 +357,7 @@ class DistKVStore(KVStore):
         values = self._models.pull(list(specs))
         entries = self._models.make(makings, updater)
         self._models.put({key: Place(model, offset, specs[key], 0) for key, model, offset in places}, values)
-        self._leading.publish([entry, *entries, _moved_entry(places)])
+        self._leading.publish([entry, *entries, moved_entry(places)])
 
     def _configure(self, updater: Updater, numbers: dict[str, Any]) -> None:
         with self._lock:
@@ -338,7 +367,7 @@ class DistKVStore(KVStore):
                 self._models.handle(model).configure(**numbers)
             if self.rank == 0:
                 assert self._directory.optimizer is not None, "who configures has an optimiser"
-                self._leading.publish([_changed_entry(self._directory.optimizer, updater)])
+                self._leading.publish([changed_entry(self._directory.optimizer, updater)])
 
     def save_optimizer_states(self, fname: Any, dump_optimizer: bool = False) -> None:
         """Save what the optimiser keeps for each key, and the values with it.
@@ -393,31 +422,7 @@ class DistKVStore(KVStore):
 
     def _lead_load(self, url: str, saved: states.Saved) -> None:
         updater = saved.updater or self._needed().updater
-        numbers = {
-            old: self._directory.num_models + n for n, old in enumerate(saved.models_of(self._directory))
-        }
-        entries: list[Entry] = []
-        for old, number in numbers.items():
-            self._models.load(f"{url}/model-{old}", number, updater)
-            entries.append({**saved.models[old], "number": number})
-        places = [
-            (key, numbers[place.model], place.offset)
-            for key, place in saved.places.items()
-            if key in self._directory.places
-        ]
-        values = self._models.pull([key for key, _, _ in places])
-        self._models.put(
-            {key: Place(model, offset, self._directory.places[key].spec, 0) for key, model, offset in places},
-            values,
-        )
-        assert self._directory.optimizer is not None, "states are an optimiser's"
-        entry = _changed_entry(self._directory.optimizer, updater)
-        if saved.updater is not None:
-            for model in self._directory.models:
-                self._models.handle(model).configure(
-                    **{name: getattr(updater, name) for name in entry["numbers"]}
-                )
-        self._leading.publish([*entries, _moved_entry(places), entry])
+        self._leading.publish(states.taken_up(saved, url, self._directory, self._models, updater))
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -485,12 +490,3 @@ class DistKVStore(KVStore):
                 f"key {key!r} holds {spec}, and the value here is {Spec(value.shape, value.dtype)}; all workers give "
                 "the same shape and dtype, and a key keeps them until it is deleted"
             )
-
-
-def _moved_entry(places: Sequence[tuple[Key, int, int]]) -> Entry:
-    return {"entry": "moved", "keys": [list(place) for place in places]}
-
-
-def _changed_entry(entry: Entry, updater: Updater) -> Entry:
-    """Return the entry of an optimiser whose numbers have changed."""
-    return {**entry, "numbers": updater.to_content(), "counts": 0, "anew": 0}

@@ -5,7 +5,7 @@ Keys that lie in one model are few requests, see ``spans``. Futures are the libr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -137,21 +137,43 @@ class Models:
             levels: what all values of whole arrays are among, so that few bits a value travel.
         """
         futures: list[Future[Any]] = []
-        dense: dict[tuple[int, int | None], list[Key]] = {}
+        dense: list[Key] = []
         for key, value in values.items():
-            place = self._directory.places[key]
             if isinstance(value, RowSparse):
-                futures.append(self._push_rows(place, value))
+                futures.append(self._push_rows(self._directory.places[key], value))
             else:
-                dense.setdefault((place.model, None if tags is None else tags[key]), []).append(key)
-        for (model, tag), keys in dense.items():
-            handle = self.handle(model)
+                dense.append(key)
+        for keys, batch, handle, tag in self._requests(dense, tags):
             flat = [_flat(values[key]) for key in keys]
-            futures += [
-                _push_batch(handle, batch, flat, tag, levels)
-                for batch in _batches(handle, [self._directory.places[key] for key in keys])
-            ]
+            futures.append(_push_batch(handle, batch, flat, tag, levels))
         return futures
+
+    def push_pull(
+        self,
+        values: Mapping[Key, Array],
+        tags: Mapping[Key, int] | None = None,
+        into: Mapping[Key, Array] | None = None,
+    ) -> dict[Key, Array]:
+        """Push whole arrays to keys that exist, and return what is there behind that, or behind the round.
+
+        Args:
+            values: by key.
+            tags: as of ``push``.
+            into: as of ``pull``.
+
+        Raises:
+            PushFailed: of the push, or of the values behind it.
+            ModelNotFound: a key was deleted.
+        """
+        asked: list[_Pulled] = []
+        for keys, batch, handle, tag in self._requests(list(values), tags):
+            out = _landing(handle, batch, keys, into)
+            pushed = joined(
+                batch, [_flat(values[key]) for key in keys], handle.dtype, width=handle.num_cols or 0
+            )
+            future = handle.push_pull(batch.keys, pushed, out=out, round=tag)
+            asked.append(_Pulled(keys, batch, future, None if out is None else into))
+        return self._received(values, asked)
 
     def live_updater(self) -> Updater | None:
         """Return the updater that models have now, with its numbers; None: there are none of this epoch."""
@@ -183,18 +205,26 @@ class Models:
         Raises:
             ModelNotFound: one was deleted.
         """
+        asked: list[_Pulled] = []
+        for members, batch, handle, tag in self._requests(keys, tags):
+            out = _landing(handle, batch, members, into)
+            future = handle.pull(batch.keys, out=out, round=tag)
+            asked.append(_Pulled(members, batch, future, None if out is None else into))
+        return self._received(keys, asked)
+
+    def _requests(
+        self, keys: Sequence[Key], tags: Mapping[Key, int] | None
+    ) -> Iterator[tuple[list[Key], Batch, BigVector | BigMatrix, int | None]]:
+        """Yield the requests that some keys come to: keys of a model, what it is about, the handle, the tag."""
         grouped: dict[tuple[int, int | None], list[Key]] = {}
         for key in keys:
             grouped.setdefault((self._place(key).model, (tags or {}).get(key)), []).append(key)
-        asked: list[_Pulled] = []
         for (model, tag), members in grouped.items():
             handle = self.handle(model)
             for batch in _batches(handle, [self._directory.places[key] for key in members]):
-                out = None
-                if into and len(batch.members) == 1:
-                    out = _landing(handle, batch, into.get(members[batch.members[0][0]]))
-                future = handle.pull(batch.keys, out=out, round=tag)
-                asked.append(_Pulled(members, batch, future, None if out is None else into))
+                yield members, batch, handle, tag
+
+    def _received(self, keys: Iterable[Key], asked: Sequence[_Pulled]) -> dict[Key, Array]:
         for one in asked:
             one.future.exception()  # all of them, before one is raised: none is to write when the call has ended
         found: dict[Key, Array] = {}
@@ -292,8 +322,11 @@ def _push_batch(
     return handle.push(batch.keys, values, round=tag, levels=levels)
 
 
-def _landing(handle: BigVector | BigMatrix, batch: Batch, array: Array | None) -> Array | None:
-    """Return the array as what a request for a lone key is received into; None: there is none that has its shape."""
+def _landing(
+    handle: BigVector | BigMatrix, batch: Batch, keys: Sequence[Key], into: Mapping[Key, Array] | None
+) -> Array | None:
+    """Return the array that a request for a lone key is received into; None: there is none that has its shape."""
+    array = into.get(keys[batch.members[0][0]]) if into and len(batch.members) == 1 else None
     width = handle.num_cols or 0
     if array is None or array.size != batch.size * (width or 1):
         return None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from glintpy import BigMatrix, BigVector, CheckpointCorrupt, CheckpointMismatch, Client, updaters
-from glintpy.kvstore.directory import Directory, Entry, Place
+from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, moved_entry
 from glintpy.kvstore.forms import DTYPES, Key, Spec
+from glintpy.kvstore.models import Models
 from glintpy.updaters import Updater
 
 FORMAT = "glintpy store states 1"
@@ -132,6 +133,41 @@ def check(saved: Saved, directory: Directory, updater: Updater, url: str) -> Non
             raise CheckpointMismatch(
                 f"{url} has key {key!r} as {place.spec}; the store has it as {held.spec}"
             )
+
+
+def taken_up(saved: Saved, url: str, directory: Directory, models: Models, updater: Updater) -> list[Entry]:
+    """Load what is saved as new models, with the values that keys have now, and return what is to be published.
+
+    Args:
+        saved: what is saved.
+        url: where.
+        directory: of the store, which has an optimiser.
+        models: of the store.
+        updater: theirs, with the numbers that hold from now on.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    numbers = {old: directory.num_models + n for n, old in enumerate(saved.models_of(directory))}
+    entries: list[Entry] = []
+    for old, number in numbers.items():
+        models.load(f"{url}/model-{old}", number, updater)
+        entries.append({**saved.models[old], "number": number})
+    places = [
+        (key, numbers[place.model], place.offset)
+        for key, place in saved.places.items()
+        if key in directory.places
+    ]
+    values = models.pull([key for key, _, _ in places])
+    models.put(
+        {key: Place(model, offset, directory.places[key].spec, 0) for key, model, offset in places}, values
+    )
+    assert directory.optimizer is not None, "states are an optimiser's"
+    entry = changed_entry(directory.optimizer, updater)
+    if saved.updater is not None:
+        for model in directory.models:
+            models.handle(model).configure(**{name: getattr(updater, name) for name in entry["numbers"]})
+    return [*entries, moved_entry(places), entry]
 
 
 def _listed(names: Iterable[str]) -> str:

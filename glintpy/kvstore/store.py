@@ -137,8 +137,8 @@ class KVStore(KVStoreBase):
         keys, is_list = forms.keys_of(key)
         specs = self._specs(keys)
         outs = self._outputs(key, value if out is None else out, keys, specs)
-        self._push(self._prepared(forms.pushed(key, value, specs)))
-        return self._pulled_into(keys, outs, specs, is_list=is_list)
+        pushed = self._prepared(forms.pushed(key, value, specs))
+        return self._pulled_into(keys, outs, specs, is_list=is_list, pushed=pushed)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> Any:
         """Initialise keys and read what all workers now have: the value of rank 0.
@@ -331,6 +331,13 @@ class KVStore(KVStoreBase):
             into: by key, of its shape and dtype, C-contiguous: where values may be written, and are then returned.
         """
 
+    def _push_pull(
+        self, values: dict[Key, Given], keys: Sequence[Key], into: Mapping[Key, Array]
+    ) -> dict[Key, Array]:
+        """Push, and return the values of the same keys behind it; ``into`` as of ``_pull``."""
+        self._push(values)
+        return self._pull(keys, into)
+
     @abstractmethod
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]: ...
 
@@ -365,9 +372,23 @@ class KVStore(KVStoreBase):
         return outs
 
     def _pulled_into(
-        self, keys: list[Key], outs: list[list[Any]], specs: Mapping[Key, Spec], *, is_list: bool
+        self,
+        keys: list[Key],
+        outs: list[list[Any]],
+        specs: Mapping[Key, Spec],
+        *,
+        is_list: bool,
+        pushed: dict[Key, Given] | None = None,
     ) -> Any:
-        """Read values, write them where they are wanted, and return them."""
+        """Read values, write them where they are wanted, and return them.
+
+        Args:
+            keys: which.
+            outs: for each key, where its values are wanted.
+            specs: what the keys hold.
+            is_list: keys were given as a list.
+            pushed: is pushed first; None: nothing is.
+        """
         into = {
             key: entries[0]
             for key, entries in zip(reversed(keys), reversed(outs), strict=True)
@@ -375,7 +396,7 @@ class KVStore(KVStoreBase):
         }
         if len({id(array) for array in into.values()}) < len(into):
             into = {}  # one array for two keys gets the later one's value, not something of both
-        found = self._pull(keys, into)
+        found = self._pull(keys, into) if pushed is None else self._push_pull(pushed, keys, into)
         arrays: list[Array] = []
         told: set[Key] = set()
         for key, entries in zip(keys, outs, strict=True):

@@ -134,12 +134,7 @@ class BigModel(Handle, HasFunctions):
         return pull(self._tie.runtime(), target, asked, out)
 
     def _push(self, asked: Asked, values: Any, tag: int | None = None, levels: Any = None) -> Future[None]:
-        self._check_exists()
-        target = self._target if tag is None else self._in_round(tag)
-        if tag is not None and asked.cols is not None:
-            raise ConfigError(
-                "a push to a round is of whole rows, since the round ends for whole rows; leave cols out"
-            )
+        target = self._target_of_push(asked, tag)
         parsed = self._parsed(asked, values)
         coded = None if levels is None else coded_by(levels, parsed, finite=self._spec.finite)
         if asked.empty:
@@ -154,8 +149,10 @@ class BigModel(Handle, HasFunctions):
             return requester.push(asked.to_wire(coded.codes))
         return push(self._tie.runtime(), target, asked, parsed)
 
-    def _push_pull(self, asked: Asked, values: Any, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
-        self._check_exists()
+    def _push_pull(
+        self, asked: Asked, values: Any, out: NDArray[Any] | None, tag: int | None = None
+    ) -> Future[NDArray[Any]]:
+        target = self._target_of_push(asked, tag)
         parsed = self._parsed(asked, values)
         if out is not None:
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
@@ -167,14 +164,25 @@ class BigModel(Handle, HasFunctions):
         runtime.outbox.issue()  # what was asked for before comes before
         once = self._without_repeats(asked, parsed)
         if once is not None:
-            requester = Requester(runtime, self._target, once.asked, kind="push")
+            requester = Requester(runtime, target, once.asked, kind="push")
             return requester.push(
                 once.values, finish=lambda values: _written_to(out, asked, once.spread(values))
             )
         into = None if out is None else asked.to_wire(out)
         finish: Finish = asked.finish if out is None else lambda _: out
-        requester = Requester(runtime, self._target, asked, kind="push")
+        requester = Requester(runtime, target, asked, kind="push")
         return requester.push(asked.to_wire(parsed), into=into, finish=finish)
+
+    def _target_of_push(self, asked: Asked, tag: int | None) -> Target:
+        self._check_exists()
+        if tag is None:
+            return self._target
+        target = self._in_round(tag)
+        if asked.cols is not None:
+            raise ConfigError(
+                "a push to a round is of whole rows, since the round ends for whole rows; leave cols out"
+            )
+        return target
 
     def _without_repeats(self, asked: Asked, parsed: NDArray[Any]) -> Combined | None:
         return without_repeats(asked, parsed, self._updater, num_cols=self._spec.num_cols)

@@ -123,6 +123,7 @@ class BigMatrix(BigModel):
         *,
         cols: ArrayLike | slice | None = None,
         out: NDArray[Any] | None = None,
+        round: int | None = None,  # noqa: A002 - what it is
     ) -> Future[NDArray[Any]]:
         """Push, and read the values after the push, in one request a server.
 
@@ -131,6 +132,7 @@ class BigMatrix(BigModel):
             values: as in ``push``.
             cols: as in ``pull``.
             out: as in ``pull``.
+            round: as of ``push``; the values are those that the round has left, so the future waits for its end.
 
         Returns:
             A future of what ``pull`` with the same arguments would return after the push.
@@ -144,7 +146,7 @@ class BigMatrix(BigModel):
         Threads:
             As ``push``.
         """
-        return self._push_pull(self._asked(rows, cols), values, out)
+        return self._push_pull(self._asked(rows, cols), values, out, round)
 
     def pull_slot(
         self, name: str, rows: ArrayLike | slice | None = None, cols: ArrayLike | slice | None = None

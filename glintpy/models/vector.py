@@ -97,7 +97,12 @@ class BigVector(BigModel):
         return self._push(self._asked(keys), values, round, levels)
 
     def push_pull(
-        self, keys: ArrayLike | slice | None, values: ArrayLike, *, out: NDArray[Any] | None = None
+        self,
+        keys: ArrayLike | slice | None,
+        values: ArrayLike,
+        *,
+        out: NDArray[Any] | None = None,
+        round: int | None = None,  # noqa: A002 - what it is
     ) -> Future[NDArray[Any]]:
         """Push, and read the values after the push, in one request a server.
 
@@ -105,6 +110,7 @@ class BigVector(BigModel):
             keys: as in ``pull``.
             values: as in ``push``.
             out: as in ``pull``.
+            round: as of ``BigMatrix.push_pull``.
 
         Returns:
             A future of what ``pull`` with the same keys would return after the push.
@@ -118,7 +124,7 @@ class BigVector(BigModel):
         Threads:
             As ``push``.
         """
-        return self._push_pull(self._asked(keys), values, out)
+        return self._push_pull(self._asked(keys), values, out, round)
 
     def pull_slot(self, name: str, keys: ArrayLike | slice | None = None) -> Future[NDArray[Any]]:
         """Read what the updater keeps beside the values; see ``BigMatrix.pull_slot``.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import glintpy
-from glintpy.errors import ConfigError, ModelNotFound, PullFailed, PushRefused
+from glintpy.errors import ConfigError, ModelNotFound, PullFailed, PushOutcomeUnknown, PushRefused
 from glintpy.testing.updated import Updated
 from glintpy.updaters import Adam
 from tests.cluster.helpers import PATIENCE_S, until
@@ -110,6 +110,55 @@ def test_a_large_push_ends_part_by_part(clients: list[glintpy.Client]) -> None:
     np.testing.assert_array_equal(two.pull(round=0).result(), values * 2)
 
 
+def test_pushes_that_want_what_is_there_afterwards_wait_for_the_round(clients: list[glintpy.Client]) -> None:
+    rule = Adam(learning_rate=0.1)
+    _, models = matrices(clients, 3, updater=rule)
+    expected = Updated(np.zeros((6, 2)), rule)
+    for tag in range(4):
+        outs = [np.empty((6, 2)) for _ in models]
+        futures = [
+            model.push_pull(None, float(rank + tag), out=out, round=tag)
+            for rank, (model, out) in enumerate(zip(models, outs, strict=True))
+        ]
+        expected.push(range(6), 3.0 + 3 * tag)
+        for future, out in zip(futures, outs, strict=True):
+            assert future.result() is out
+            np.testing.assert_array_equal(out, expected.values)
+    # Rows that were named twice are one row of the round, and are given twice.
+    one, two, three = models
+    waiting = one.push_pull([3, 1, 3], [[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]], round=4)
+    two.push([1, 3], 0.0, round=4)
+    assert not waiting.done()
+    three.push([1, 3], 0.0, round=4)
+    expected.push([1, 3], [[2, 2], [5, 5]])
+    np.testing.assert_array_equal(waiting.result(), expected.values[[3, 1, 3]])
+
+
+def test_one_request_to_each_server_is_a_whole_round_of_a_worker(
+    served: Served, clients: list[glintpy.Client]
+) -> None:
+    _, (one, two) = matrices(clients, 2)
+
+    def counts() -> tuple[int, ...]:
+        held = served.client.status()["servers"][0]["holds"]
+        return tuple(held[name] for name in ("requests", "pulls", "pushes", "repeats", "gaps"))
+
+    before = counts()
+    waiting = one.push_pull(None, 1.0, round=0)
+    two.push_pull(None, 2.0, round=0).result()
+    assert waiting.result().tolist() == [[3, 3]] * 6
+    assert [after - first for first, after in zip(before, counts(), strict=True)] == [2, 0, 2, 0, 0]
+
+
+def test_a_large_push_pull_is_answered_part_by_part(clients: list[glintpy.Client]) -> None:
+    _, (one, two) = matrices(clients, 2, rows=400_000)
+    values = np.arange(800_000, dtype=np.float64).reshape(400_000, 2) % 97
+    kept = values.copy()
+    waiting = one.push_pull(None, values, out=values, round=0)  # what is pushed may be what is written to
+    np.testing.assert_array_equal(two.push_pull(None, kept, round=0).result(), kept * 2)
+    np.testing.assert_array_equal(waiting.result(), kept * 2)
+
+
 # --- who is missing -------------------------------------------------------------------------------------------
 
 
@@ -161,6 +210,39 @@ def test_who_waits_when_the_model_ends_is_told(served: Served, clients: list[gli
         waiting.result()
 
 
+def test_who_waits_behind_a_push_when_the_model_ends_is_told_that_it_was_in(
+    served: Served, clients: list[glintpy.Client]
+) -> None:
+    _, (one, _) = matrices(clients, 2)
+    waiting = one.push_pull(None, 1.0, round=0)
+    assert one.pull([0]).result().tolist() == [[0, 0]]  # the push was before that
+    served.client.destroy("shared")
+    with pytest.raises(PushOutcomeUnknown, match="ModelNotFound"):
+        waiting.result()
+
+
+def test_a_push_that_waits_too_long_is_in_nonetheless(clients: list[glintpy.Client]) -> None:
+    groups, (one, two, three) = matrices(clients, 3)
+    with pytest.raises(PushOutcomeUnknown):
+        one.with_options(timeout_s=0.3).push_pull(None, 1.0, round=0).result()
+    two.push(None, 2.0, round=0).result()
+    waiting = [one.pull(round=0), one.with_options(timeout_s=PATIENCE_S).pull([2], round=0)]
+    assert not any(future.done() for future in waiting)
+    groups[2]._leave(is_orderly=False, timeout_s=PATIENCE_S)
+    assert waiting[0].result().tolist() == [[3, 3]] * 6
+    assert waiting[1].result().tolist() == [[3, 3]]
+    del three
+
+
+def test_one_that_is_lost_is_waited_for_no_more_behind_a_push(clients: list[glintpy.Client]) -> None:
+    groups, (one, two, three) = matrices(clients, 3)
+    two.push([0], 2.0, round=0).result()
+    waiting = [one.push_pull(None, 1.0, round=0), three.push_pull(None, 4.0, round=0)]
+    groups[1]._leave(is_orderly=False, timeout_s=PATIENCE_S)
+    for future in waiting:
+        assert future.result().tolist() == [[7, 7]] + [[5, 5]] * 5
+
+
 # --- what does not go together --------------------------------------------------------------------------------
 
 
@@ -201,6 +283,8 @@ def test_what_can_not_be_a_round_is_refused_here(served: Served, clients: list[g
         lambda: plain.pull([0], round=0),
         lambda: vector.push([0], 1.0, round=0),
         lambda: vector.pull([0], round=0),
+        lambda: plain.push_pull([0], 1.0, round=0),
+        lambda: vector.push_pull([0], 1.0, round=0),
     ):
         with pytest.raises(ConfigError, match=r'round=0 is for handles with consistency="bsp"'):
             call()
@@ -208,8 +292,9 @@ def test_what_can_not_be_a_round_is_refused_here(served: Served, clients: list[g
     for tag in bad:
         with pytest.raises(ConfigError, match="round is an integer of at least 0"):
             one.push([0], 1.0, round=tag)
-    with pytest.raises(ConfigError, match="of whole rows"):
-        one.push([0], 1.0, cols=[1], round=0)
+    for change in (one.push, one.push_pull):
+        with pytest.raises(ConfigError, match="of whole rows"):
+            change([0], 1.0, cols=[1], round=0)
     assert served.client.status()["servers"][0]["state"] == "alive"
 
 

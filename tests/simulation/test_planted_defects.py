@@ -65,7 +65,7 @@ class RecordsBeforeItApplies(Receipts):
             return super().push(message, now, apply=apply, read=read)
         session.record(message.sequence, APPLIED)
         apply(message)
-        return self._receipt(message, read)
+        return self.receipt(message, read)
 
 
 class RemembersFive(Receipts):
@@ -82,7 +82,7 @@ class RemembersFive(Receipts):
             if message.sequence > session.applied:
                 session.advance(message.sequence)
                 session.record(message.sequence, APPLIED)
-        return self._receipt(message, read)
+        return self.receipt(message, read)
 
 
 class MakesUnknownSessions(Receipts):
