@@ -180,9 +180,10 @@ class Layout:
         count = len(range(start, stop, step))
         if count == 0:
             return []
+        if count == 1:
+            step = 1  # that of a single key can be any number, also one that would overflow
         if self._extents is not None:
-            # The step of a single key can be any number, also one that would overflow.
-            return self._shares_of_slice(start, count, step if count > 1 else 1)
+            return self._shares_of_slice(start, count, step)
         if count == num_keys:
             return self._whole()
         return self.locate(start + step * np.arange(count, dtype=np.int64))  # its own count is a float's
