@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from glintpy.config import Durability
 from glintpy.errors import ServerLost
 from glintpy.testing.updated import Updated
 from glintpy.updaters import Adam
-from tests.cluster.helpers import PATIENCE_S, line_of, program
+from tests.cluster.helpers import PATIENCE_S, line_of, program, until
 from tests.cluster.working import Waiting, until_waiting
 
 NUM_WORKERS, STEPS, NUM_ROWS = 3, 8, 60
@@ -80,6 +82,51 @@ def test_steps_count_once_while_servers_and_the_master_are_killed(
                 one.result(PATIENCE_S)
         np.testing.assert_array_equal(np.asarray(models[0]), expected.values)
         assert models[0].pull_slot("steps").result().tolist() == [STEPS] * NUM_ROWS
+
+
+@pytest.mark.parametrize("durability", ["process", pytest.param("disk", marks=pytest.mark.soak)])
+def test_rounds_of_pushes_that_want_values_count_once_while_servers_and_the_master_are_killed(
+    tmp_path: Path, durability: Durability
+) -> None:
+    num_rounds = 60
+    with (
+        glintpy.LocalCluster(2, data_dir=tmp_path / "kept", durability=durability) as cluster,
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(cluster.client(timeout_s=PATIENCE_S)) for _ in range(NUM_WORKERS)]
+        groups = [client.join("job", NUM_WORKERS) for client in clients]
+        options: dict[str, Any] = {"dtype": "int64", "name": "v", "exist_ok": True, "consistency": "bsp"}
+        models = [
+            client.vector(NUM_ROWS, group=group, **options)
+            for client, group in zip(clients, groups, strict=True)
+        ]
+        num_done = 0
+
+        def work(rank: int) -> None:
+            nonlocal num_done
+            out = np.empty(NUM_ROWS, np.int64)
+            for tag in range(num_rounds):
+                found = models[rank].push_pull(None, rank + 1, out=out, round=tag).result()
+                assert set(found.tolist()) == {6 * (tag + 1)}, (rank, tag, found)
+                if rank == 0:
+                    num_done = tag + 1
+
+        def has_come(number: int, working: list[Future[None]]) -> bool:
+            return num_done > number or any(one.done() for one in working)
+
+        with ThreadPoolExecutor(NUM_WORKERS) as pool:
+            working = [pool.submit(work, rank) for rank in range(NUM_WORKERS)]
+            for kill in range(6):
+                until(partial(has_come, 10 * kill, working), "rounds end")
+                if kill % 3 == 2:
+                    cluster.kill_master()
+                    cluster.restart_master()
+                else:
+                    cluster.kill_server(kill % 2)
+                    cluster.restart_server(kill % 2)
+            for one in working:
+                one.result(PATIENCE_S)
+        assert np.asarray(models[0]).tolist() == [6 * num_rounds] * NUM_ROWS
 
 
 def test_a_worker_that_is_killed_ends_no_step_and_hangs_none(

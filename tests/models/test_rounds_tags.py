@@ -12,10 +12,13 @@ import pytest
 
 import glintpy
 from glintpy.errors import ConfigError, ModelNotFound, PullFailed, PushOutcomeUnknown, PushRefused
+from glintpy.protocol import wire
+from glintpy.protocol.failures import APPLIED
+from glintpy.protocol.messages import Probe, Push, Report, Values
 from glintpy.testing.updated import Updated
 from glintpy.updaters import Adam
 from tests.cluster.helpers import PATIENCE_S, until
-from tests.models.raw_peer import Served, a_cluster
+from tests.models.raw_peer import ROUTING, RawPeer, Served, a_cluster, indices
 from tests.models.test_rounds import BSP, all_tick
 
 
@@ -157,6 +160,48 @@ def test_a_large_push_pull_is_answered_part_by_part(clients: list[glintpy.Client
     waiting = one.push_pull(None, values, out=values, round=0)  # what is pushed may be what is written to
     np.testing.assert_array_equal(two.push_pull(None, kept, round=0).result(), kept * 2)
     np.testing.assert_array_equal(waiting.result(), kept * 2)
+
+
+def test_a_push_that_waits_for_its_round_may_be_said_again_and_is_answered_once(
+    served: Served, clients: list[glintpy.Client]
+) -> None:
+    _, (one, _) = matrices(clients, 2)
+    peer = RawPeer(served.server.address)
+    try:
+        peer.hello()
+        push = Push(
+            peer.next_id(),
+            peer.session,
+            1,
+            1,
+            one._info.model_id,
+            ROUTING,
+            0,
+            wants_values=True,
+            assign=False,
+            array=0,
+            round=1,
+            rank=1,
+            paired=False,
+            rows=indices(0, 4),
+            cols=None,
+            values=np.full((2, 2), 5.0),
+        )
+        for _ in range(3):
+            peer.send(*wire.encode(push))
+        report = peer.ask(Probe(peer.next_id(), peer.session, 1, 1), Report)
+        assert (report.applied, report.outcomes.tolist()) == (1, [APPLIED])
+        assert one.pull([0, 4]).result().tolist() == [[0, 0]] * 2
+        one.push(None, 1.0, round=0)
+        answer = peer.receive()
+        assert isinstance(answer, Values)
+        assert (answer.request_id, answer.values.tolist()) == (push.request_id, [[6, 6]] * 2)
+        peer.status()  # nothing else was answered before
+        again = peer.ask(push, Values)
+        assert again.values.tolist() == [[6, 6]] * 2
+        assert one.pull([0, 1]).result().tolist() == [[6, 6], [0, 0]]
+    finally:
+        peer.close()
 
 
 # --- who is missing -------------------------------------------------------------------------------------------
