@@ -236,7 +236,7 @@ def fitted(key: Key, value: Any, spec: Spec) -> Array:
 
 
 def _cast(key: Key, array: Array, spec: Spec) -> Array:
-    if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+    if array.dtype != spec.dtype and not np.can_cast(array.dtype, spec.dtype, "same_kind"):
         raise DTypeError(f"a value of {array.dtype.name} for key {key!r}, which holds {spec}")
     return array
 

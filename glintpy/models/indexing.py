@@ -133,7 +133,7 @@ def parse_pull(
         ShapeError: a mask, pairs or an array of the wrong shape, with both lengths.
         DTypeError: keys that aren't integers.
     """
-    if cols is None and (few := _few_inside(rows, num_rows)) is not None:
+    if cols is None and (few := _run_inside(rows, num_rows) or _few_inside(rows, num_rows)) is not None:
         shape = (len(few),) if num_cols is None else (len(few), num_cols)
         return Asked(few, None, False, shape, shape)
     target = _Target(num_rows, what or ("keys" if num_cols is None else "rows"))
@@ -310,6 +310,14 @@ def _single_axis(key: int, target: _Target) -> _Axis:
 
 _FEW = 16
 """Of so few numbers Python's own least and largest cost less than numpy's."""
+
+
+def _run_inside(keys: Any, size: int) -> range | None:
+    """Return a slice of keys that follow one another, by the shortest way; None: another way must tell."""
+    if type(keys) is not slice or keys.step is not None:
+        return None
+    start, stop = keys.start, keys.stop
+    return range(start, stop) if type(start) is type(stop) is int and 0 <= start < stop <= size else None
 
 
 def _few_inside(keys: Any, size: int) -> NDArray[np.int64] | None:
