@@ -83,9 +83,16 @@ class Put(Changing):
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``: the values travel as the model's dtype."""
         (values,) = arrays
-        if not np.can_cast(values.dtype, selected.dtype, "same_kind"):
-            raise DTypeError(f"values are of {values.dtype.name}, and the model holds {selected.dtype.name}")
-        return super().prepare(selected, (values.astype(selected.dtype, copy=False),))
+        dtype = selected.dtype
+        are_whole = values.dtype.kind in "iu" and dtype.kind in "iu"
+        if not are_whole and not np.can_cast(values.dtype, dtype, "same_kind"):
+            raise DTypeError(f"values are of {values.dtype.name}, and the model holds {dtype.name}")
+        with np.errstate(over="ignore"):
+            stored = values.astype(dtype, copy=False)
+        lost = np.isinf(stored) & np.isfinite(values) if dtype.kind == "f" else stored != values
+        if lost.any():
+            raise DTypeError(f"values have {values[lost][0]}, which {dtype.name} can't hold")
+        return super().prepare(selected, (stored,))
 
     def check(self, selected: Selected, arrays: tuple[Array, ...]) -> None:
         """See ``Function``."""

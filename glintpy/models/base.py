@@ -12,7 +12,7 @@ import numpy as np
 
 from glintpy import updaters
 from glintpy.errors import ConfigError, ModelNotFound
-from glintpy.models.consistency import BSP, Gate, check_made_for, gate_of
+from glintpy.models.consistency import ASYNC, BSP, Gate, check_made_for, gate_of
 from glintpy.models.requests import AnyTarget
 from glintpy.protocol import wire
 from glintpy.protocol.messages_master import ConfigureModel
@@ -133,8 +133,9 @@ class Handle(ABC):
         if consistency is not _KEEP:
             view._gate = gate_of(consistency, group)  # noqa: SLF001 - a copy of this class
             check_made_for(self._spec, consistency, group)
-            if consistency == BSP and group is not None:
-                group.follow()
+            if consistency != ASYNC and group is not None:
+                group.follow(self._tie, in_rounds=consistency == BSP)
+            if consistency == BSP:
                 view._group = group  # noqa: SLF001 - a copy of this class
         if timeout_s is not _KEEP:
             view._timeout_s = check_timeout(timeout_s)  # noqa: SLF001 - a copy of this class
@@ -235,6 +236,11 @@ class Handle(ABC):
             raise ConfigError(
                 f"updater {self._updater.name!r} of model {self.name!r} has no slot {name!r}; {has}"
             )
+
+    def _wait_for_others(self) -> None:
+        """Let a read go when no worker of the group is too far behind."""
+        if self._gate is not None:
+            self._gate.wait(self._timeout_s)
 
     def _check_exists(self) -> None:
         if self._destroyed:

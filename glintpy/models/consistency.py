@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glintpy.updaters import Updater
 
 _SSP = re.compile(r"ssp\((\d{1,18})\)")
-BSP = "bsp"
+ASYNC, BSP = "async", "bsp"
 _FORMS = '"async", "bsp", or "ssp(k)", k the steps that others may be behind'
 
 
@@ -70,7 +70,7 @@ def gate_of(consistency: Any, group: Group | None) -> Gate | None:
     Raises:
         ConfigError: none of these, or all but ``"async"`` without a group.
     """
-    if consistency == "async":
+    if consistency == ASYNC:
         return None
     form = _SSP.fullmatch(consistency) if isinstance(consistency, str) else None
     if form is None and consistency != BSP:
@@ -139,8 +139,11 @@ def check_pushes(spec: ModelSpec, group: Group | None) -> None:
 
     Raises:
         ConfigError: the handle has none.
+        GlintError, Expelled: as of ``Group.check``.
     """
-    if spec.group and group is None:
+    if group is not None:
+        group.check()
+    elif spec.group:
         raise ConfigError(
             f"model {spec.name!r} follows the rounds of group {spec.group!r}, whose workers alone push to it: "
             f"group = client.join({spec.group!r}, ...), and then model.with_options(consistency={BSP!r}, group=group)"

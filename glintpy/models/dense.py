@@ -129,8 +129,7 @@ class BigModel(Handle, HasFunctions):
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
             return completed(self._nothing(asked, out))
-        if self._gate is not None:
-            self._gate.wait(self._timeout_s)
+        self._wait_for_others()
         return pull(self._tie.runtime(), target, asked, out)
 
     def _push(self, asked: Asked, values: Any, tag: int | None = None, levels: Any = None) -> Future[None]:
@@ -158,8 +157,7 @@ class BigModel(Handle, HasFunctions):
             check_out(out, shape=asked.shape, dtype=self._target.dtype)
         if asked.empty:
             return completed(self._nothing(asked, out))
-        if self._gate is not None:
-            self._gate.wait(self._timeout_s)
+        self._wait_for_others()
         runtime = self._tie.runtime()
         runtime.outbox.issue()  # what was asked for before comes before
         once = self._without_repeats(asked, parsed)
@@ -192,6 +190,7 @@ class BigModel(Handle, HasFunctions):
         target = self._target.of_array(1 + self.slots.index(name))
         if asked.empty:
             return completed(asked.finish(np.empty(asked.wire_shape, dtype=target.dtype)))
+        self._wait_for_others()
         return pull(self._tie.runtime(), target, asked, None)
 
     def _parsed(self, asked: Asked, values: Any) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from glintpy.functions import Changing, Function, Reading, Selected
 from glintpy.models.asking import Cutting
 from glintpy.models.calling import ChangingCall, ReadingCall
 from glintpy.models.indexing import Keys, parse_pull
-from glintpy.models.values import as_array
+from glintpy.models.values import as_array, parse_values
 
 if TYPE_CHECKING:
     from glintpy.futures import Future
@@ -45,6 +45,9 @@ class HasFunctions:
 
         def _check_exists(self) -> None:
             """Refuse a model that was destroyed."""
+
+        def _wait_for_others(self) -> None:
+            """Let a read go when no worker of the group is too far behind."""
 
     def call(
         self,
@@ -83,7 +86,7 @@ class HasFunctions:
             PushRefused, PushOutcomeUnknown: of one that changes; see ``BigMatrix.push``.
 
         Threads:
-            Safe from any thread; doesn't wait.
+            Safe from any thread; waits only for other workers, as ``pull`` does under ``consistency="ssp(k)"``.
         """
         self._check_exists()
         found = function_of(function, numbers)
@@ -103,6 +106,7 @@ class HasFunctions:
         runtime = self._tie.runtime()
         cutting = Cutting(found, self._target, keys, selected, prepared, other=second)
         if isinstance(found, Reading):
+            self._wait_for_others()
             return ReadingCall(runtime, self._target, second, found, cutting).start()
         assert isinstance(found, Changing), "a function reads or changes"
         return ChangingCall(runtime, self._target, second, found, cutting).start()
@@ -234,10 +238,14 @@ class HasFunctions:
         """Store values in cells, whatever the updater makes of pushes; as ``scale`` otherwise.
 
         Args:
-            values: (n, num_cols), of a vector (n,): one for each cell.
+            values: (n, num_cols), of a vector (n,), or what broadcasts to that; numbers that the dtype can hold, as of
+                ``push``.
             rows: as everywhere, but none twice.
         """
-        return self.call("put", values, rows=rows)
+        keys, spec = self._keys_of(rows), self._spec
+        shape = (len(keys),) if spec.num_cols is None else (len(keys), spec.num_cols)
+        given = parse_values(values, shape=shape, dtype=self._target.dtype, finite=spec.finite)
+        return self.call("put", given, rows=rows)
 
     def clip(self, low: float | None = None, high: float | None = None, *, rows: Rows = None) -> Future[None]:
         """Bring cells between two limits; NaN stays. As ``scale`` otherwise.

@@ -112,6 +112,8 @@ class Group:
         self._messages = GroupMessages(tie, token, f"worker {self._rank} of group {name!r}")
         self._is_followed = False
         self._is_applied = True
+        self._expelled: Expelled | None = None
+        self._ties = [tie]  # of this group's client, and of other handles that follow it
 
     @property
     def name(self) -> str:
@@ -162,9 +164,9 @@ class Group:
             MasterUnreachable: the master did not answer; calling again counts the step once.
             GlintError: the group was left, or belongs to another process.
         """
-        self._check()
+        self.check()
         check_timeout(timeout_s)
-        self._tie.flush()
+        self._flush()
         with self._lock:
             if self._is_applied:
                 clock = self._clock + 1
@@ -178,10 +180,26 @@ class Group:
             self._wait_for_clocks(0, timeout_s, is_applied=True)
             self._is_applied = True
 
-    def follow(self) -> None:
-        """Have ``tick`` wait until servers have applied the step; called for each model that follows the group."""
-        self._check()
-        self._is_followed = True
+    def follow(self, tie: Tie, *, in_rounds: bool) -> None:
+        """Have ``tick`` flush what a handle pushes, and wait until servers have applied the step.
+
+        Args:
+            tie: the handle's; one that came from elsewhere may have another than the group's client.
+            in_rounds: whether servers gather what the handle pushes.
+
+        Raises:
+            ConfigError: it is of another cluster.
+            GlintError, Expelled: as of ``check``.
+        """
+        self.check()
+        if tie.address != self._tie.address:
+            raise ConfigError(
+                f"group {self._name!r} is of the cluster at {self._tie.address}, not {tie.address}"
+            )
+        with self._lock:
+            if tie not in self._ties:
+                self._ties.append(tie)
+        self._is_followed |= in_rounds
 
     def wait(self, staleness: int = 0, timeout_s: float | None = None) -> None:
         """Return when no clock in the group is more than ``staleness`` below this worker's.
@@ -214,8 +232,8 @@ class Group:
             ConfigError: a time that can't be.
             Expelled, MasterUnreachable, GlintError: as ``tick``.
         """
-        self._check()
-        self._tie.flush()
+        self.check()
+        self._flush()
         barrier = self._barrier + 1
         self._wait(
             lambda request_id, wait_ms: Arrive(request_id, self._token, barrier, self._losses, wait_ms),
@@ -255,7 +273,7 @@ class Group:
             Expelled: as ``tick``.
             MasterUnreachable: the master did not answer within the client's ``timeout_s``; it may have been sent.
         """
-        self._check()
+        self.check()
         return self._messages.send(body, to, head)
 
     def receive(self, timeout_s: float | None = None) -> Received:
@@ -270,7 +288,7 @@ class Group:
             GlintError: the group was left, belongs to another process, or has a listener.
             Expelled, MasterUnreachable: as ``tick``.
         """
-        self._check()
+        self.check()
         return self._messages.receive(timeout_s)
 
     def listen(
@@ -292,7 +310,7 @@ class Group:
         Raises:
             GlintError: it has a listener already, was left, or belongs to another process.
         """
-        self._check()
+        self.check()
         self._messages.listen(on_message, on_departure, on_end)
 
     def has_gone(self, member: int) -> bool:
@@ -315,7 +333,7 @@ class Group:
         if self._has_left or os.getpid() != self._pid:
             return
         try:
-            self._tie.flush()
+            self._flush()
         finally:
             self._leave(is_orderly=True, timeout_s=self._tie.settings.timeout_s)
 
@@ -349,7 +367,13 @@ class Group:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse what only a worker may do; asks nobody.
+
+        Raises:
+            GlintError: the group was left, or belongs to another process.
+            Expelled: a call was told before that the worker's membership has ended.
+        """
         if os.getpid() != self._pid:
             raise GlintError(
                 f"{self!r} belongs to process {self._pid}; this one ({os.getpid()}) has to join by itself: "
@@ -357,12 +381,19 @@ class Group:
             )
         if self._has_left:
             raise GlintError(f"{self!r} was left; join again: client.join(...)")
+        if self._expelled is not None:
+            raise Expelled(str(self._expelled))
+
+    def _flush(self) -> None:
+        for tie in self._ties:
+            tie.flush()
 
     def _ask(self, build: Callable[[int], Message], *, timeout_s: float | None) -> Any:
         try:
             answer = self._tie.runtime().ask_master(build, timeout_s=timeout_s)
         except Expelled as error:
-            raise Expelled(f"worker {self._rank} of group {self._name!r}: {error}") from None
+            self._expelled = Expelled(f"worker {self._rank} of group {self._name!r}: {error}")
+            raise self._expelled from None
         self._size = answer["size"]
         return answer
 
@@ -377,7 +408,7 @@ class Group:
         )
 
     def _wait(self, build: Callable[[int, int], Message], timeout_s: float | None, goal: str) -> None:
-        self._check()
+        self.check()
         deadline = Deadline(self._tie, timeout_s)
         while True:
             answer = self._ask(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.config import PART_BYTES
-from glintpy.errors import GlintError, ModelError, RemoteProtocolError, ServerLost
+from glintpy.errors import GlintError, MasterUnreachable, ModelError, RemoteProtocolError, ServerLost
 from glintpy.futures import Future
 from glintpy.models.indexing import Asked
 from glintpy.models.requests import AnyTarget, Requester, Target
@@ -29,7 +29,8 @@ from glintpy.partitioning import Layout
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Stamp
 from glintpy.protocol.messages import BeginCut, Done, EndCut, Message, ReadCut, Values
-from glintpy.protocol.spec import ModelInfo
+from glintpy.protocol.messages_master import OpenModel
+from glintpy.protocol.spec import ModelInfo, ModelSpec
 from glintpy.runtime import Runtime
 from glintpy.storage.arrays import ArraySpec
 from glintpy.storage.checkpoint import CheckpointWriter
@@ -46,6 +47,9 @@ PUSHES_AHEAD = 8
 TOUCH_S = 15.0
 """How often a cut whose turn is still to come is read from: a server drops one after a minute of silence, and
 all servers' moments should lie close together, also where the first one's part takes long to write."""
+
+MASTER_S = 5.0
+"""How long the master is asked for an updater's numbers: a save goes on without it."""
 
 CUTS_LOST_MAX = 10
 """How often one server may lose its cut during one save before that is given up."""
@@ -198,6 +202,26 @@ class ServerCut:
         return answer.values
 
 
+def current_spec(runtime: Runtime, target: AnyTarget) -> ModelSpec:
+    """Return a model's spec with the updater's numbers as they are now: a handle knows those that it began with.
+
+    Without the master it is the handle's own, and the log says so.
+    """
+    info = target.info
+    if not info.spec.numbers:
+        return info.spec
+    try:
+        told = runtime.ask_master(
+            lambda request_id: OpenModel(request_id, info.model_id, ""), timeout_s=MASTER_S
+        )
+    except MasterUnreachable as error:
+        logger.warning(
+            "saving %s with the numbers of its updater that this handle knows of: %s", info.spec.name, error
+        )
+        return info.spec
+    return ModelInfo.from_content(told).spec
+
+
 def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, progress: bool | None) -> None:
     """Write a model to a URL; all of it or, by an exception, none.
 
@@ -222,7 +246,9 @@ def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, p
     with (
         CheckpointWriter(
             url,
-            spec=replace(info.spec, group=""),  # whose rounds it follows is not its content
+            spec=replace(
+                current_spec(runtime, target), group=""
+            ),  # whose rounds it follows is not its content
             num_partitions=len(info.owners),
             overwrite=overwrite,
             slots=arrays[1:],

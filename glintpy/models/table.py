@@ -470,10 +470,6 @@ class BigTable(Handle, HasTableFunctions):
     def _without_repeats(self, asked: Asked, parsed: NDArray[Any]) -> Combined | None:
         return without_repeats(asked, parsed, self._updater, num_cols=self._spec.num_cols)
 
-    def _wait_for_others(self) -> None:
-        if self._gate is not None:
-            self._gate.wait(self._timeout_s)
-
     def _make_target(self) -> TableTarget:
         return TableTarget(
             self._info,

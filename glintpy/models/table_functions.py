@@ -61,6 +61,9 @@ class HasTableFunctions:
         def _check_exists(self) -> None:
             """Refuse a table that was destroyed."""
 
+        def _wait_for_others(self) -> None:
+            """Let a read go when no worker of the group is too far behind."""
+
     def call(self, function: str | Function, *arrays: ArrayLike, **numbers: Any) -> Future[Any]:
         """Have the servers run a function on all rows.
 
@@ -93,6 +96,7 @@ class HasTableFunctions:
         runtime = self._tie.runtime()
         if isinstance(found, Reading):
             steps = _steps(found, cutting)
+            self._wait_for_others()
             return ReadingCall(runtime, self._target, None, found, cutting, steps=steps).start()
         assert isinstance(found, Changing), "a function reads or changes"
         counting = function_of("count_nonzero", {})

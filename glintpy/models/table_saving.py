@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from glintpy import config
 from glintpy.models.making import make_table
-from glintpy.models.saving import ServerCut, fill_model, progress_bar, write_servers
+from glintpy.models.saving import ServerCut, current_spec, fill_model, progress_bar, write_servers
 from glintpy.models.table_requests import TableTarget
 from glintpy.storage.arrays import arrays_of
 from glintpy.storage.checkpoint import CheckpointWriter
@@ -49,8 +49,9 @@ def save_table(
         GlintError: of the servers.
     """
     info, arrays = target.info, target.arrays
+    spec = current_spec(runtime, target)
     with CheckpointWriter(
-        url, spec=info.spec, num_partitions=len(info.servers), overwrite=overwrite, slots=arrays[1:]
+        url, spec=spec, num_partitions=len(info.servers), overwrite=overwrite, slots=arrays[1:]
     ) as writer:
         num_bytes = sum(array.row_bytes for array in arrays) * num_keys
         with progress_bar(f"saving {info.spec.name}", num_bytes, show=progress) as advance:

@@ -91,6 +91,33 @@ def test_a_saved_model_has_its_present_numbers(served: Served, tmp_path: Path) -
             assert loaded.updater == Adagrad(learning_rate=0.5)
 
 
+def test_another_handle_saves_the_present_numbers_too(served: Served, tmp_path: Path) -> None:
+    client = served.client
+    with (
+        client.matrix(2, 2, name="m", updater=Adagrad(learning_rate=1.0)) as m,
+        client.table(2, name="t", updater=Adagrad(learning_rate=1.0)) as t,
+    ):
+        for model in (m, t):
+            client.open(model.name).configure(learning_rate=0.5)
+            model.save(str(tmp_path / model.name))
+            with client.load(str(tmp_path / model.name), name="again") as loaded:
+                assert loaded.updater == Adagrad(learning_rate=0.5)
+
+
+def test_without_the_master_a_save_has_the_numbers_that_its_handle_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glintpy.models.saving.MASTER_S", 0.2)
+    with LocalCluster(1, data_dir=tmp_path / "kept") as cluster, cluster.client() as client:
+        m = client.matrix(2, 2, updater=Adagrad(learning_rate=1.0))
+        cluster.kill_master()
+        m.save(str(tmp_path / "saved"))
+        assert "with the numbers of its updater that this handle knows of" in caplog.text
+        cluster.restart_master()
+        with client.load(str(tmp_path / "saved"), name="again") as loaded:
+            assert loaded.updater == Adagrad(learning_rate=1.0)
+
+
 def test_a_model_that_has_ended_has_no_numbers(served: Served) -> None:
     m = served.client.matrix(2, 2, updater="sgd")
     other = served.client.open(m.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,34 @@ def test_who_waits_too_long_is_told_for_whom(served: Served, clients: list[glint
         assert not np.asarray(made).any(), "a push that has to wait changes nothing"
         view.push([1], 1).result()  # pushes don't wait
         view.with_options(consistency="async").pull().result()
+
+
+def test_all_that_reads_waits_and_nothing_else(served: Served, clients: list[glintpy.Client]) -> None:
+    one, _ = (client.join("job", num_workers=2) for client in clients[:2])
+    options: dict[str, Any] = {"timeout_s": 0.2, "consistency": "ssp(0)", "group": one}
+    with (
+        served.client.matrix(5, 2, updater="adagrad") as made,
+        served.client.table(2, updater="adagrad") as table,
+    ):
+        view = clients[0].open(made.name, kind=glintpy.BigMatrix).with_options(**options)
+        rows = clients[0].open(table.name, kind=glintpy.BigTable).with_options(**options)
+        one.tick()
+        for read in (
+            view.pull,
+            view.sum,
+            view.norms,
+            lambda: view.pull_slot("sum_of_squares"),
+            lambda: view.dot([0], [1]),
+            lambda: rows.pull([1]),
+            lambda: rows.pull_slot("sum_of_squares", [1]),
+            rows.sum,
+        ):
+            with pytest.raises(WorkersMissing):
+                read()
+        view.scale(2.0).result()
+        view.put(1.0).result()
+        rows.push([1], 1.0).result()
+        rows.fill(3.0).result()
 
 
 def test_mistakes_are_told_before_anything_is_made(served: Served, clients: list[glintpy.Client]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from glintpy import Client, LocalCluster, config
 from glintpy.errors import (
+    DTypeError,
     ModelError,
     ShapeError,
 )
@@ -380,6 +381,39 @@ def test_changes_are_numpy_s(client: Client, dtype: str, partitioner: str, seed:
         model.fill(0).result()
         assert not model.pull().result().any()
     end(models)
+
+
+def test_what_is_put_is_taken_as_what_is_pushed_is(client: Client) -> None:
+    with (
+        client.vector(3, dtype="int8") as small,
+        client.vector(3, dtype="float32") as single,
+        client.vector(3, dtype="uint64") as unsigned,
+        client.vector(3, dtype="bool") as flags,
+        client.matrix(3, 2, dtype="float32", finite=True) as finite,
+    ):
+        for call, text in (
+            (lambda: small.put([300, 1, 1]), "300; int8 holds -128 to 127"),
+            (lambda: small.call("put", np.array([1, 300, 1])), "300, which int8 can't hold"),
+            (lambda: single.put([1e300, 0, 0]), "1e.300"),
+            (lambda: single.call("put", np.array([1e300, 0, 0])), "1e.300, which float32 can't hold"),
+            (lambda: unsigned.put([1, -2, 3]), "-2"),
+            (lambda: unsigned.call("put", np.array([1, -2, 3])), "-2, which uint64 can't hold"),
+            (lambda: finite.put(np.inf), "finite"),
+        ):
+            with pytest.raises(DTypeError, match=text):
+                call()
+        with pytest.raises(ShapeError):
+            finite.put(np.ones((2, 2)))
+        for model, values in ((small, [3, -4, 5]), (unsigned, [1, 2, 2**63]), (flags, [True, False, True])):
+            model.put(values).result()
+            assert model.pull().result().tolist() == values
+        unsigned.call("put", np.array([7, 8, 9])).result()
+        single.put([np.inf, np.nan, 2]).result()
+        finite.put([1, 2], rows=[2, 0]).result()
+        finite.put(5, rows=1).result()
+        assert unsigned.pull().result().tolist() == [7, 8, 9]
+        np.testing.assert_array_equal(single.pull().result(), [np.inf, np.nan, 2])
+        assert finite.pull().result().tolist() == [[1, 2], [5, 5], [1, 2]]
 
 
 def test_wide_rows_are_changed_in_pieces_and_read_whole(client: Client, seed: int) -> None:

@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 import glintpy
-from glintpy.errors import ConfigError, GlintError, ModelExists, WorkerLost, WorkersMissing
+from glintpy.errors import ConfigError, Expelled, GlintError, ModelExists, WorkerLost, WorkersMissing
 from glintpy.models.buffered import PushBuffer
+from glintpy.protocol.messages_master import LeaveGroup
 from glintpy.testing.updated import Updated
 from glintpy.updaters import SGD, Adam
 from tests.cluster.helpers import PATIENCE_S, until
@@ -49,6 +51,44 @@ def all_tick(groups: list[glintpy.Group]) -> None:
     """Finish a step with all workers, each of which waits for the others."""
     with ThreadPoolExecutor(len(groups)) as pool:
         list(pool.map(lambda group: group.tick(), groups))
+
+
+def test_who_is_no_worker_any_more_pushes_no_more(clients: list[glintpy.Client]) -> None:
+    one, two = (client.join("job", 2) for client in clients[:2])
+    first = clients[0].matrix(4, 1, group=one, **BSP)
+    second = clients[1].matrix(4, 1, group=two, **BSP)
+    two.leave()
+    heir = clients[2].join("job", 2)
+    for change in (second.push, second.push_pull, partial(second.push, round=1)):
+        with pytest.raises(GlintError, match="was left; join again"):
+            change([0], 100.0)
+    third = clients[2].matrix(4, 1, group=heir, **BSP)
+    first.push([0], 1.0, round=1)
+    assert third.push_pull([0], 2.0, round=1).result().tolist() == [[3]]
+    # One that was expelled knows as soon as it has asked.
+    clients[1]._tie.runtime().ask_master(
+        lambda request_id: LeaveGroup(request_id, one._token, is_orderly=False), timeout_s=PATIENCE_S
+    )
+    with pytest.raises(Expelled):
+        one.tick()
+    with pytest.raises(Expelled):
+        first.push([0], 1.0)
+
+
+def test_a_step_has_what_all_handles_of_a_worker_pushed(clients: list[glintpy.Client]) -> None:
+    one, two = (client.join("job", 2) for client in clients[:2])
+    first = clients[0].vector(4, group=one, **BSP)
+    # As one that came from another process: its client is not the group's.
+    other = clients[2].open("shared", kind=glintpy.BigVector).with_options(consistency="bsp", group=one)
+    clients[1].open("shared").with_options(consistency="bsp", group=two)
+    for number in range(50):
+        other.push([number % 4], 1.0)
+    all_tick([one, two])
+    assert first.pull().result().sum() == 50
+    with a_cluster("local") as elsewhere:
+        stranger = elsewhere.client.vector(4)
+        with pytest.raises(ConfigError, match="is of the cluster at"):
+            stranger.with_options(consistency="ssp(1)", group=one)
 
 
 def test_all_that_workers_push_in_a_step_is_one_push_of_the_sum(clients: list[glintpy.Client]) -> None:
