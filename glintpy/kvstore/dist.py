@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from glintpy import (
     ConfigError,
     Future,
-    GlintError,
     ModelNotFound,
     PullFailed,
-    PushOutcomeUnknown,
+    PushFailed,
     ShapeError,
     WorkersMissing,
-    gather,
     updaters,
 )
 from glintpy.kvstore import commands, states
 from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, keys_entry, moved_entry
-from glintpy.kvstore.forms import Array, Given, Key, RowSparse, Spec
+from glintpy.kvstore.exchange import Exchange
+from glintpy.kvstore.forms import Array, Given, Key, Spec
 from glintpy.kvstore.leading import Leading
 from glintpy.kvstore.local import continues
 from glintpy.kvstore.log import Log
 from glintpy.kvstore.membership import Membership
 from glintpy.kvstore.models import Models
 from glintpy.kvstore.optimizers import Optimizer
-from glintpy.kvstore.rounds import Rounds
-from glintpy.kvstore.store import NAMED_MAX, KVStore
+from glintpy.kvstore.store import KVStore
 from glintpy.updaters import Updater
+
+logger = logging.getLogger("glintpy.kvstore")
 
 
 class DistKVStore(KVStore):
@@ -55,11 +55,10 @@ class DistKVStore(KVStore):
         self._prefix = f"{membership.prefix}{membership.next_name() if name is None else name}/"
         self._lock = threading.RLock()
         self._directory = Directory(in_rounds=in_rounds)
-        self._rounds = Rounds() if in_rounds else None
         self._models = Models(
             self.client, self._prefix, self._directory, membership.group if in_rounds else None
         )
-        self._pending: deque[Future[Any]] = deque()
+        self._exchange = Exchange(self._models, in_rounds=in_rounds, who=self._who_waits)
         self._num_inits: dict[Key, int] = {}
         self._num_optimizers = 0
         self._is_closed = False
@@ -107,7 +106,7 @@ class DistKVStore(KVStore):
             WorkersMissing, WorkerLost, Expelled: see ``Group.barrier``.
         """
         with self._lock:
-            self._flush()
+            self._exchange.flush()
             self._group.barrier()
             self._leading.follow()
 
@@ -156,7 +155,7 @@ class DistKVStore(KVStore):
                 return
             self._is_closed = True
             try:
-                self._flush()
+                self._exchange.flush()
             finally:
                 self._membership.release()
 
@@ -210,79 +209,28 @@ class DistKVStore(KVStore):
     def _push(self, values: dict[Key, Given]) -> Future[Any]:
         with self._lock:
             self._check()
-            values, tags = self._begun(values)
-            futures = self._models.push(values, tags, self._levels)
-            future = futures[0] if len(futures) == 1 else gather(*futures)
-            self._pending.append(future)
-            return future
+            return self._exchange.push(values, self._levels)
 
     def _push_pull(
         self, values: dict[Key, Given], keys: Sequence[Key], into: Mapping[Key, Array]
     ) -> dict[Key, Array]:
+        del keys
         with self._lock:
             self._check()
-            values, tags = self._begun(values)
-            arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
-            if self._levels is not None or len(arrays) < len(values):
-                self._pending += self._models.push(values, tags, self._levels)
-                return self._pull(keys, into)
-            if tags is None or self._rounds is None:
-                return self._models.push_pull(arrays, into=into)
-            try:
-                found = self._models.push_pull(arrays, tags, into)
-            except PushOutcomeUnknown as error:
-                if isinstance(error.__cause__, ModelNotFound):
-                    raise  # a key was deleted meanwhile
-                raise self._missing(tags, error) from error
-            self._rounds.end(tags)
-            return found
-
-    def _begun(self, values: dict[Key, Given]) -> tuple[dict[Key, Given], dict[Key, int] | None]:
-        """Return what is pushed, and the rounds that it takes part in."""
-        if self._rounds is None:
-            return values, None
-        self._pulled(list(self._rounds.tags(values)))  # one round of a key at a time
-        # A round is the whole array's: a row that one worker left out would wait for it.
-        whole: dict[Key, Given] = {
-            key: value.todense() if isinstance(value, RowSparse) else value for key, value in values.items()
-        }
-        return whole, self._rounds.begin(whole)
+            return self._exchange.push_pull(values, self._levels, into)
 
     def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
         with self._lock:
             self._check()
             unique = list(dict.fromkeys(keys))
-            found: dict[Key, Array] = self._again_if_gone(lambda: self._pulled(unique, into))
+            found: dict[Key, Array] = self._again_if_gone(lambda: self._exchange.pull(unique, into))
             return found
 
     def _pull_rows(self, wanted: list[tuple[Key, NDArray[np.int64]]]) -> list[Array]:
         with self._lock:
             self._check()
-            if self._rounds is not None:
-                self._pulled(list(self._rounds.tags(dict(wanted))))
-            found: list[Array] = self._again_if_gone(lambda: self._models.pull_rows(wanted))
+            found: list[Array] = self._again_if_gone(lambda: self._exchange.pull_rows(wanted))
             return found
-
-    def _pulled(self, keys: list[Key], into: Mapping[Key, Array] | None = None) -> dict[Key, Array]:
-        """Return the values of keys, after the rounds that this worker is in."""
-        if self._rounds is None:
-            return self._models.pull(keys, into=into)
-        tags = self._rounds.tags(keys)
-        try:
-            found = self._models.pull(keys, tags, into)
-        except PullFailed as error:
-            if not tags:
-                raise
-            raise self._missing(tags, error) from error
-        self._rounds.end(tags)
-        return found
-
-    def _missing(self, tags: Mapping[Key, int], error: GlintError) -> WorkersMissing:
-        named = ", ".join(f"{key!r} (push {tag + 1})" for key, tag in list(tags.items())[:NAMED_MAX])
-        return WorkersMissing(
-            f"not all of {self.num_workers} workers have pushed {named}, which rank {self.rank} has pushed; in a store "
-            f"of type {self.type!r} all push equally often: {error}"
-        )
 
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
@@ -291,11 +239,14 @@ class DistKVStore(KVStore):
             self._specs(keys)
             before = {key: self._directory.places[key].version for key in keys}
             try:
-                self._pulled(keys)  # what is under way ends first
+                self._exchange.pull(keys)  # what is under way ends first
             except (ModelNotFound, KeyError):
                 self._leading.follow()
                 if self._directory.left_of(keys, self._num_inits):
                     raise
+            except (PushFailed, PullFailed, WorkersMissing) as error:
+                # A round that can't end is no reason to keep its key: this is the way out of it.
+                logger.warning("keys are deleted while something is under way to them: %s", error)
 
             def is_there(key: Key) -> bool:
                 place = self._directory.places.get(key)
@@ -308,6 +259,7 @@ class DistKVStore(KVStore):
             self._leading.lead_or_wait(
                 lambda: not any(map(is_there, keys)), lead, lambda: f"key {keys[0]!r} was not deleted"
             )
+            self._exchange.forget(keys)
 
     # --- updates ----------------------------------------------------------------------------------------------
 
@@ -445,7 +397,7 @@ class DistKVStore(KVStore):
         """Return what new models are made with: the numbers that live ones have now."""
         optimizer = self.optimizer
         if optimizer is None:
-            return updaters.named("assign" if self._rounds is None else "total")
+            return updaters.named("total" if self._directory.in_rounds else "assign")
         return self._models.live_updater() or optimizer.updater
 
     def _again_if_gone(self, ask: Callable[[], Any]) -> Any:
@@ -460,25 +412,18 @@ class DistKVStore(KVStore):
         """Raise what has failed since the last call, unless somebody has looked at it."""
         if self._is_closed:
             raise ConfigError("the store was closed")
-        while self._pending and self._pending[0].done():
-            self._raise(self._pending.popleft())
+        self._exchange.check()
 
-    def _flush(self) -> None:
-        while self._pending:
-            self._raise(self._pending.popleft())
+    def _who_waits(self, named: str) -> str:
+        return (
+            f"not all of {self.num_workers} workers have pushed {named}, which rank {self.rank} has pushed; in a store "
+            f"of type {self.type!r} all push equally often"
+        )
 
     def _finish(self) -> None:
         """Wait for all that this worker has under way, rounds too."""
-        self._flush()
-        if self._rounds is not None:
-            self._pulled(list(self._rounds.tags(self._directory.places)))
-
-    @staticmethod
-    def _raise(future: Future[Any]) -> None:
-        if not future.seen:
-            future.result()
-        elif not future.done():
-            future.exception()
+        self._exchange.flush()
+        self._exchange.end_rounds(self._directory.places)
 
     def _first_missing(self, wanted: dict[Key, int]) -> Key:
         return next(key for key, version in wanted.items() if self._directory.versions.get(key, 0) < version)

@@ -128,52 +128,46 @@ class Models:
         values: dict[Key, Given],
         tags: Mapping[Key, int] | None = None,
         levels: tuple[float, ...] | None = None,
-    ) -> list[Future[Any]]:
-        """Push values to keys that exist.
+    ) -> Iterator[tuple[Sequence[Key], Future[Any]]]:
+        """Push values to keys that exist; yields each request when it is issued, with its keys.
 
         Args:
             values: by key.
             tags: by key, of the round that the push belongs to; None: it belongs to none.
             levels: what all values of whole arrays are among, so that few bits a value travel.
         """
-        futures: list[Future[Any]] = []
         dense: list[Key] = []
         for key, value in values.items():
             if isinstance(value, RowSparse):
-                futures.append(self._push_rows(self._directory.places[key], value))
+                yield (key,), self._push_rows(self._directory.places[key], value)
             else:
                 dense.append(key)
-        for keys, batch, handle, tag in self._requests(dense, tags):
-            flat = [_flat(values[key]) for key in keys]
-            futures.append(_push_batch(handle, batch, flat, tag, levels))
-        return futures
+        for members, batch, handle, tag in self._requests(dense, tags):
+            flat = [_flat(values[key]) for key in members]
+            yield _keys_in(batch, members), _push_batch(handle, batch, flat, tag, levels)
 
     def push_pull(
         self,
         values: Mapping[Key, Array],
         tags: Mapping[Key, int] | None = None,
         into: Mapping[Key, Array] | None = None,
-    ) -> dict[Key, Array]:
-        """Push whole arrays to keys that exist, and return what is there behind that, or behind the round.
+    ) -> Iterator[Asked]:
+        """Push whole arrays to keys that exist, and ask for what is there behind that, or behind the round.
+
+        Yields each request when it is issued; ``received`` has the values.
 
         Args:
             values: by key.
             tags: as of ``push``.
             into: as of ``pull``.
-
-        Raises:
-            PushFailed: of the push, or of the values behind it.
-            ModelNotFound: a key was deleted.
         """
-        asked: list[_Pulled] = []
-        for keys, batch, handle, tag in self._requests(list(values), tags):
-            out = _landing(handle, batch, keys, into)
+        for members, batch, handle, tag in self._requests(list(values), tags):
+            out = _landing(handle, batch, members, into)
             pushed = joined(
-                batch, [_flat(values[key]) for key in keys], handle.dtype, width=handle.num_cols or 0
+                batch, [_flat(values[key]) for key in members], handle.dtype, width=handle.num_cols or 0
             )
             future = handle.push_pull(batch.keys, pushed, out=out, round=tag)
-            asked.append(_Pulled(keys, batch, future, None if out is None else into))
-        return self._received(values, asked)
+            yield Asked(members, batch, future, None if out is None else into)
 
     def live_updater(self) -> Updater | None:
         """Return the updater that models have now, with its numbers; None: there are none of this epoch."""
@@ -190,7 +184,7 @@ class Models:
 
     def pull(
         self,
-        keys: list[Key],
+        keys: Sequence[Key],
         tags: Mapping[Key, int] | None = None,
         into: Mapping[Key, Array] | None = None,
     ) -> dict[Key, Array]:
@@ -205,12 +199,12 @@ class Models:
         Raises:
             ModelNotFound: one was deleted.
         """
-        asked: list[_Pulled] = []
+        asked: list[Asked] = []
         for members, batch, handle, tag in self._requests(keys, tags):
             out = _landing(handle, batch, members, into)
             future = handle.pull(batch.keys, out=out, round=tag)
-            asked.append(_Pulled(members, batch, future, None if out is None else into))
-        return self._received(keys, asked)
+            asked.append(Asked(members, batch, future, None if out is None else into))
+        return self.received(keys, asked)
 
     def _requests(
         self, keys: Sequence[Key], tags: Mapping[Key, int] | None
@@ -224,7 +218,12 @@ class Models:
             for batch in _batches(handle, [self._directory.places[key] for key in members]):
                 yield members, batch, handle, tag
 
-    def _received(self, keys: Iterable[Key], asked: Sequence[_Pulled]) -> dict[Key, Array]:
+    def received(self, keys: Iterable[Key], asked: Sequence[Asked]) -> dict[Key, Array]:
+        """Return the values of keys, now that they were asked for.
+
+        Raises:
+            PullFailed, PushFailed, ModelNotFound: of a request, once all have their outcome.
+        """
         for one in asked:
             one.future.exception()  # all of them, before one is raised: none is to write when the call has ended
         found: dict[Key, Array] = {}
@@ -236,7 +235,7 @@ class Models:
                 found[key] = np.empty(spec.shape, spec.dtype)
         return found
 
-    def _values_of(self, pulled: _Pulled) -> dict[Key, Array]:
+    def _values_of(self, pulled: Asked) -> dict[Key, Array]:
         values = pulled.future.result().reshape(-1)
         batch, members = pulled.batch, pulled.members
         if pulled.into is not None:
@@ -284,7 +283,7 @@ class Models:
         return place
 
 
-class _Pulled(NamedTuple):
+class Asked(NamedTuple):
     """A request that reads values.
 
     Attributes:
@@ -298,6 +297,15 @@ class _Pulled(NamedTuple):
     batch: Batch
     future: Future[Array]
     into: Mapping[Key, Array] | None
+
+    @property
+    def keys(self) -> list[Key]:
+        """What it is about."""
+        return _keys_in(self.batch, self.members)
+
+
+def _keys_in(batch: Batch, members: Sequence[Key]) -> list[Key]:
+    return [members[which] for which, _, _ in batch.members]
 
 
 def _push_batch(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from glintpy import Future
 from glintpy.kvstore.forms import Key
 
 
@@ -19,10 +21,12 @@ class Rounds:
     Attributes:
         num_pushes: by key, how often this worker has pushed to it.
         open: keys whose last round this worker has not seen end.
+        pushes: by key, the request of the last push.
     """
 
     num_pushes: dict[Key, int] = field(default_factory=dict)
     open: set[Key] = field(default_factory=set)
+    pushes: dict[Key, Future[Any]] = field(default_factory=dict)
 
     def begin(self, keys: Iterable[Key]) -> dict[Key, int]:
         """Take part in the next round of some keys, none of which is open, and return its number for each."""
@@ -32,6 +36,7 @@ class Rounds:
             found[key] = self.num_pushes.get(key, 0)
             self.num_pushes[key] = found[key] + 1
             self.open.add(key)
+            self.pushes.pop(key, None)
         return found
 
     def tags(self, keys: Iterable[Key]) -> dict[Key, int]:
@@ -41,3 +46,17 @@ class Rounds:
     def end(self, keys: Iterable[Key]) -> None:
         """Note that the rounds of some keys have ended."""
         self.open.difference_update(keys)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Drop some keys, which have ended: new ones of these names begin with their first round."""
+        for key in keys:
+            self.open.discard(key)
+            self.num_pushes.pop(key, None)
+            self.pushes.pop(key, None)
+
+    def take_back(self, keys: Iterable[Key]) -> None:
+        """Leave the open rounds of some keys: nothing of what this worker pushed is in."""
+        for key in keys:
+            self.open.remove(key)
+            self.num_pushes[key] -= 1
+            self.pushes.pop(key, None)

@@ -14,6 +14,7 @@ from glintpy.kvstore import forms
 from glintpy.kvstore.base import KVStoreBase
 from glintpy.kvstore.compression import Compressor, compressor_of
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse, Spec
+from glintpy.kvstore.landing import overlap
 from glintpy.kvstore.optimizers import Optimizer, optimizer_of
 
 Fn = Callable[[Key, Array, Array], object]
@@ -394,8 +395,8 @@ class KVStore(KVStoreBase):
             for key, entries in zip(reversed(keys), reversed(outs), strict=True)
             if entries and forms.can_land(entries[0], specs[key].dtype)
         }
-        if len({id(array) for array in into.values()}) < len(into):
-            into = {}  # one array for two keys gets the later one's value, not something of both
+        if len(into) > 1 and overlap(into, pushed or {}):
+            into = {}  # what comes is written when all is there: the later key's value where two have the same cells
         found = self._pull(keys, into) if pushed is None else self._push_pull(pushed, keys, into)
         arrays: list[Array] = []
         told: set[Key] = set()

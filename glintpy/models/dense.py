@@ -168,6 +168,8 @@ class BigModel(Handle, HasFunctions):
             )
         into = None if out is None else asked.to_wire(out)
         finish: Finish = asked.finish if out is None else lambda _: out
+        if out is not None and _overlap(parsed, out):
+            parsed = parsed.copy()  # else the first answers would come into what is still to be sent
         requester = Requester(runtime, target, asked, kind="push")
         return requester.push(asked.to_wire(parsed), into=into, finish=finish)
 
@@ -217,6 +219,13 @@ class BigModel(Handle, HasFunctions):
             updater=self._updater,
             is_hasty=self._on_server_lost == "raise",
         )
+
+
+def _overlap(values: NDArray[Any], out: NDArray[Any]) -> bool:
+    """Tell whether two arrays of a shape share memory otherwise than each cell with its own."""
+    if not np.may_share_memory(values, out):
+        return False
+    return values.ctypes.data != out.ctypes.data or values.strides != out.strides
 
 
 def _written_to(out: NDArray[Any] | None, asked: Asked, values: NDArray[Any]) -> NDArray[Any]:

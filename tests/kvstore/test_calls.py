@@ -133,6 +133,22 @@ def test_pushpull_writes_into_the_value_where_no_output_is_given(kv: KVStore) ->
     assert (out.tolist(), kept.tolist()) == ([5, 5], [5, 5])
 
 
+def test_outputs_may_be_what_is_pushed_under_other_keys(kv: KVStore) -> None:
+    size = 200_000  # several parts
+    for step in range(3):
+        first, second = np.full(size, 1.0 + step), np.full(size, 2.0 + step)
+        kv.init([f"a{step}", f"b{step}"], [np.zeros(size)] * 2)
+        found = kv.pushpull([f"a{step}", f"b{step}"], [first, second], out=[second, first])
+        assert [set(array.tolist()) for array in found] == [{1.0 + step}, {2.0 + step}]
+        for key, value in (("a", 1.0), ("b", 2.0)):
+            assert set(kv.pull(f"{key}{step}").tolist()) == {value + step}
+    both = np.arange(size + 1000, dtype=np.float64)
+    kv.init("c", np.zeros(size))
+    kv.pushpull("c", both[:size], out=both[1000:])
+    np.testing.assert_array_equal(kv.pull("c"), np.arange(size))
+    np.testing.assert_array_equal(both[1000:], np.arange(size))
+
+
 def test_broadcast_initialises_and_fills(kv: KVStore) -> None:
     outs = [np.zeros(2, "float32"), np.zeros(2, "float32")]
     kv.broadcast("a", 3 * ones(2), out=outs)
