@@ -49,6 +49,8 @@ def test_what_was_not_sent_is_no_part_of_a_round(outage: tuple[glintpy.LocalClus
     first = stores[0]
     assert both(stores, "a", 1.0) == [2, 2]
     cluster.kill_server(0)
+    with pytest.raises(glintpy.PullFailed):
+        first.pull("b")  # by its end the connection is known to be gone
     with pytest.raises(glintpy.PushRefused, match="nothing was sent"):
         first.pushpull("a", np.full(SIZE, 9.0))
     future = first.push("a", np.full(SIZE, 9.0))
@@ -67,6 +69,10 @@ def test_what_is_in_on_one_server_only_is_told_and_its_key_can_be_ended(
     cluster, stores = outage
     first, second = stores
     cluster.kill_server(1)
+    with pytest.raises(glintpy.PullFailed):
+        second.pull("a")
+    with pytest.raises(glintpy.PullFailed):
+        first.pull("a")  # by its end the connection is known to be gone
     with pytest.raises(glintpy.PushOutcomeUnknown, match="1 refused"):
         first.pushpull("a", np.ones(SIZE))
     cluster.restart_server(1)
