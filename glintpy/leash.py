@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 
 GRACE_S = 5.0
@@ -44,12 +45,24 @@ def main(command: Sequence[str]) -> int:
     if not command:
         sys.stderr.write("glintpy.leash: no command\n")
         return NOT_FOUND
+    # A signal may come before there is anything to pass it on to: by default it would end this process alone.
+    process: subprocess.Popen[bytes] | None = None
+    early: list[signal.Signals] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if process is None:
+            early.append(signal.Signals(number))
+        else:
+            _end(process.pid, signal.Signals(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
     try:
         process = subprocess.Popen(  # noqa: S603 - what it is asked to run, without a shell
             list(command),
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is no other thread yet
+            preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - there is no other thread yet
         )
     except FileNotFoundError:
         sys.stderr.write(f"can't run {command[0]!r}: there is no such program\n")
@@ -57,12 +70,8 @@ def main(command: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"can't run {command[0]!r}: {error.strerror}\n")
         return NOT_RUNNABLE
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        _end(process.pid, signal.Signals(number))
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
+    for asked in early:
+        _end(process.pid, asked)
     threading.Thread(target=_watch, args=(process.pid,), daemon=True).start()
     code = process.wait()
     _signal(process.pid, signal.SIGKILL)
@@ -88,10 +97,12 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _die_with_parent() -> None:
-    """Have the system kill the command when this process is killed itself, where the system can."""
+def _die_with(parent: int) -> None:
+    """Have the system kill this process, the command's, when the leash is killed itself, where the system can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before the system was told
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

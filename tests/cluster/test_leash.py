@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,59 @@ def test_who_is_deaf_is_killed_after_a_while() -> None:
         process.terminate()
         assert process.wait(PATIENCE_S) == 128 + signal.SIGKILL
         wait_gone(pids)
+
+
+EARLY = """
+import os, signal, subprocess, sys
+from glintpy import leash
+
+started = subprocess.Popen
+
+def popen(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)  # as if it came while the command was being started
+    return started(*arguments, **options)
+
+subprocess.Popen = popen
+sys.exit(leash.main([sys.executable, "-c", "import signal; signal.pause()"]))
+"""
+
+
+def test_a_signal_that_comes_before_the_command_is_passed_on_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY],
+        stdin=subprocess.PIPE,
+        env=environment(),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+ORPHAN = """
+import os, signal, subprocess
+from functools import partial
+from glintpy.leash import _die_with
+
+subprocess.Popen(["true"], preexec_fn=partial(_die_with, os.getpid())).wait()
+try:
+    process = subprocess.Popen(["sleep", "60"], preexec_fn=partial(_die_with, os.getppid()))
+except subprocess.SubprocessError as error:
+    print("killed in time:", error)
+else:
+    print("ended by", signal.Signals(-process.wait()).name)
+"""
+
+
+def test_a_command_whose_leash_has_gone_by_then_does_not_begin() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert re.search("killed in time|ended by SIGKILL", done.stdout), done.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")

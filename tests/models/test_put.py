@@ -42,9 +42,9 @@ def test_values_of_a_large_vector_are_stored(client: glintpy.Client, partitioner
 @pytest.mark.parametrize(
     ("values", "options", "kind", "said"),
     [
-        (np.ones(3), {}, glintpy.DTypeError, "values are of float64, and the model holds int32"),
-        (np.ones(2, int), {}, glintpy.ShapeError, r"values has shape \(2,\) for 3 rows"),
-        (np.ones((3, 1), int), {}, glintpy.ShapeError, r"values have shape \(3, 1\); \(3,\) are stored"),
+        (np.ones(3), {}, glintpy.DTypeError, "float64 can't go into a model of int32"),
+        (np.ones(2, int), {}, glintpy.ShapeError, r"shape \(2,\) can't be broadcast to the \(3,\)"),
+        (np.ones((3, 1), int), {}, glintpy.ShapeError, r"shape \(3, 1\) can't be broadcast to the \(3,\)"),
         (np.ones(2, int), {"rows": [1, 1]}, glintpy.ShapeError, "named twice"),
         (np.ones(1, int), {"rows": [3]}, glintpy.KeyRangeError, "3"),
     ],
