@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeVar
 
@@ -17,6 +16,7 @@ from glintpy.models.group import Group, join_group
 from glintpy.models.indexing import size_of
 from glintpy.models.making import make_model, with_updater
 from glintpy.models.matrix import BigMatrix
+from glintpy.models.naming import generated_name
 from glintpy.models.opening import OpensModels
 from glintpy.models.table_making import MakesTables
 from glintpy.models.vector import BigVector
@@ -141,7 +141,7 @@ class Client(MakesTables, OpensModels):
         """
         return self._make(
             BigMatrix,
-            name if name is not None else f"matrix-{uuid.uuid4().hex[:12]}",
+            name if name is not None else generated_name("matrix"),
             num_rows=size_of("rows", rows),
             num_cols=size_of("cols", cols),
             dtype=dtype,
@@ -196,7 +196,7 @@ class Client(MakesTables, OpensModels):
         """
         return self._make(
             BigVector,
-            name if name is not None else f"vector-{uuid.uuid4().hex[:12]}",
+            name if name is not None else generated_name("vector"),
             num_rows=size_of("size", size),
             num_cols=None,
             dtype=dtype,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from glintpy.cli.connect import connected
 from glintpy.cli.output import Failed, complain, log_to_stderr, say
 from glintpy.cli.quantities import duration_text, parse_duration, size_text
 from glintpy.errors import CheckpointError, ConfigError, GlintError, ModelExists
+from glintpy.models.naming import is_generated
 
 if TYPE_CHECKING:
     from glintpy.models.matrix import BigMatrix
@@ -24,8 +24,6 @@ _TIMEOUT_S = 30.0
 
 OLDER_S = 86400.0
 """The age from which ``rm --unnamed`` takes a model: younger ones may belong to a job that runs."""
-
-_GENERATED = re.compile(r"(matrix|vector)-[0-9a-f]{12}")
 
 
 class Partitioners(StrEnum):
@@ -201,7 +199,7 @@ def forgotten(models: list[dict[str, Any]], *, older_s: float) -> list[str]:
     return [
         model["spec"]["name"]
         for model in models
-        if _GENERATED.fullmatch(model["spec"]["name"]) and (model["age_s"] or 0.0) >= older_s
+        if is_generated(model["spec"]["name"]) and (model["age_s"] or 0.0) >= older_s
     ]
 
 

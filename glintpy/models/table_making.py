@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -10,6 +9,7 @@ from glintpy.errors import ConfigError
 from glintpy.models.consistency import group_of
 from glintpy.models.indexing import size_of
 from glintpy.models.making import make_table, with_updater
+from glintpy.models.naming import generated_name
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import Init, ModelSpec
 from glintpy.protocol.texts import DEFAULT
@@ -105,7 +105,7 @@ class MakesTables:
 
 def _spec(name: str | None, cols: SupportsIndex, dtype: Any, **options: Any) -> ModelSpec:
     return ModelSpec(
-        name if name is not None else f"table-{uuid.uuid4().hex[:12]}",
+        name if name is not None else generated_name("table"),
         num_rows=0,
         num_cols=size_of("cols", cols),
         dtype=dtypes.model_dtype(dtype).name,

@@ -12,6 +12,7 @@ from rich.console import Console
 from glintpy.cli import tables
 from glintpy.cli.look import document_of
 from glintpy.cli.manage import forgotten
+from glintpy.models.naming import KINDS, generated_name
 from glintpy.protocol.spec import ModelSpec
 
 OWN = (77, "here")
@@ -192,10 +193,20 @@ def test_only_old_models_with_generated_names_are_forgotten() -> None:
     models = [
         model("matrix-0123456789ab", 100.0),
         model("vector-0123456789ab", 100.0),
+        model("table-0123456789ab", 100.0),
         model("matrix-0123456789ab", 99.0),
         model("matrix-0123456789ab", None),
         model("matrix-0123456789abc", 100.0),
         model("matrix-0123456789AB", 100.0),
         model("weights", 1e6),
+        model("group-0123456789ab", 100.0),
     ]
-    assert forgotten(models, older_s=100.0) == ["matrix-0123456789ab", "vector-0123456789ab"]
+    expected = [f"{kind}-0123456789ab" for kind in ("matrix", "vector", "table")]
+    assert forgotten(models, older_s=100.0) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generated_name_is_known_again(kind: str) -> None:
+    first, second = generated_name(kind), generated_name(kind)
+    assert first != second
+    assert forgotten([model(first, 1.0), model(second, 1.0)], older_s=1.0) == [first, second]
