@@ -99,20 +99,25 @@ def document_of(state: dict[str, Any], master: str, *, own: tuple[int, str]) -> 
         "servers": state["servers"],
         "clients": [client for client in state["clients"] if (client["pid"], client["host"]) != own],
         "groups": state["groups"],
-        "models": [_model(content) for content in state["models"]],
+        "models": [_model(content, state["servers"]) for content in state["models"]],
     }
 
 
-def _model(content: dict[str, Any]) -> dict[str, Any]:
+def _model(content: dict[str, Any], servers: list[dict[str, Any]]) -> dict[str, Any]:
     from glintpy.protocol.spec import ModelSpec  # noqa: PLC0415 - loads numpy
 
     spec = ModelSpec.from_content(content["spec"])
+    num_rows: int | None = spec.num_rows
+    num_bytes: int | None = spec.num_bytes
+    if spec.keys:
+        # Nobody declares its keys, so its spec knows no number of them, or at most the highest.
+        num_rows, num_bytes = _held(content, servers)
     return {
         "name": spec.name,
         "kind": "table" if spec.keys else "vector" if spec.num_cols is None else "matrix",
-        "shape": [spec.num_rows, *spec.row_shape],
+        "shape": [num_rows, *spec.row_shape],
         "dtype": spec.dtype,
-        "bytes": spec.num_bytes,
+        "bytes": num_bytes,
         "partitioner": spec.partitioner,
         "partitions": len(content["owners"]),
         "servers": [server_id for server_id, _ in content["servers"]],
@@ -121,3 +126,17 @@ def _model(content: dict[str, Any]) -> dict[str, Any]:
         "created": content["created"],
         "age_s": content["age_s"],
     }
+
+
+def _held(content: dict[str, Any], servers: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+    """Return the keys and bytes of a table on all its servers; None where one didn't answer, or has lost its part."""
+    held = {server["id"]: server["holds"]["models"] for server in servers if server["holds"]}
+    parts = [
+        part
+        for server_id, _ in content["servers"]
+        for part in held.get(server_id, [])
+        if part["model_id"] == content["model_id"] and not part.get("lost")
+    ]
+    if len(parts) < len(content["servers"]):
+        return None, None
+    return sum(part["rows"] for part in parts), sum(part["bytes"] for part in parts)

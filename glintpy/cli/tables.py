@@ -127,9 +127,9 @@ def models_table(models: list[dict[str, Any]]) -> Table:
         table.add_row(
             model["name"],
             model["kind"],
-            " x ".join(f"{length:,}" for length in model["shape"]),
+            " x ".join("-" if length is None else f"{length:,}" for length in model["shape"]),
             model["dtype"],
-            size_text(model["bytes"]),
+            "-" if model["bytes"] is None else size_text(model["bytes"]),
             model["partitioner"],
             str(len(model["servers"])),
             "-" if model["age_s"] is None else duration_text(model["age_s"]),

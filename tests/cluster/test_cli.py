@@ -294,6 +294,17 @@ def test_models_are_listed_saved_loaded_and_removed(cluster: glintpy.LocalCluste
     assert output_of("models", *at) == "there are no models\n"
 
 
+def test_tables_are_listed_with_the_keys_that_they_have(cluster: glintpy.LocalCluster) -> None:
+    at = ("--master", cluster.address)
+    with cluster.client() as client, client.table(8, name="keys") as table:
+        table.push(np.arange(1234), np.ones((1234, 8), np.float32)).result()
+        (listed,) = json.loads(output_of("models", "--json", *at))
+        assert listed["shape"] == [1234, 8]
+        assert listed["bytes"] > 1234 * 8 * 4
+        assert "1,234 x 8" in output_of("models", *at)
+        assert "1,234 x 8" in output_of("status", *at)
+
+
 def test_forgotten_models_are_removed_by_their_age(cluster: glintpy.LocalCluster) -> None:
     at = ("--master", cluster.address)
     with cluster.client() as client:

@@ -21,7 +21,7 @@ OWN = (77, "here")
 def server(name: str, state: str = "alive", **holds: Any) -> dict[str, Any]:
     held = {
         "up_s": 200.0,
-        "models": [1],
+        "models": [holding(1)],
         "model_bytes": 3 * 2**30,
         "memory_limit": 2**34,
         "requests": 1_234_567,
@@ -44,12 +44,17 @@ def server(name: str, state: str = "alive", **holds: Any) -> dict[str, Any]:
     }
 
 
+def holding(model_id: int, **changes: Any) -> dict[str, Any]:
+    return {"model_id": model_id, "name": "m", "rows": 7, "bytes": 2**20} | changes
+
+
 def client(name: str, pid: int = 5, host: str = "here") -> dict[str, Any]:
     return {"name": name, "pid": pid, "host": host, "last_beat_s": 0.1}
 
 
 def model(name: str, age_s: float | None = 10.0, num_cols: int | None = 5) -> dict[str, Any]:
     return {
+        "model_id": 1,
         "spec": ModelSpec(name, 1000, num_cols, "float32").to_content(),
         "owners": [0, 1],
         "servers": [["id-a", "tcp://a:1"], ["id-b", "tcp://b:1"]],
@@ -145,6 +150,40 @@ def test_models_have_their_shape_size_and_age() -> None:
     lines = shown(document).splitlines()
     assert " ".join(lines[-2].split()) == "m matrix 1,000 x 5 float32 19.5 KiB range 2 1 min 30 s"
     assert " ".join(lines[-1].split()) == "v vector 1,000 float32 3.9 KiB range 2 -"
+
+
+def table(name: str) -> dict[str, Any]:
+    spec = ModelSpec(name, 0, 5, "float32", "keyed", keys="int64")
+    return model(name) | {"spec": spec.to_content()}
+
+
+def test_tables_have_the_keys_and_bytes_that_their_servers_hold() -> None:
+    other = holding(2, rows=100)
+    servers = [server("a", models=[other, holding(1, rows=1200)]), server("b", models=[holding(1, rows=34)])]
+    document = state([*servers, server("c")], [], [table("t")])
+    assert document["models"][0]["shape"] == [1234, 5]
+    assert document["models"][0]["bytes"] == 2 * 2**20
+    assert (
+        " ".join(shown(document).splitlines()[-1].split()) == "t table 1,234 x 5 float32 2 MiB keyed 2 10 s"
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        server("b", "lost"),
+        server("b") | {"holds": None},
+        server("b", models=[holding(1, lost=True, rows=0, bytes=0)]),
+        server("b", models=[]),
+        server("c"),
+    ],
+    ids=["lost", "silent", "lost part", "without its part", "unknown"],
+)
+def test_a_table_s_size_is_not_guessed(other: dict[str, Any]) -> None:
+    document = state([server("a"), other], [], [table("t")])
+    assert document["models"][0]["shape"] == [None, 5]
+    assert document["models"][0]["bytes"] is None
+    assert " ".join(shown(document).splitlines()[-1].split()) == "t table - x 5 float32 - keyed 2 10 s"
 
 
 def test_workers_have_their_clock_and_what_they_wait_for() -> None:
