@@ -161,7 +161,11 @@ class ServerActor(RequestActor):
             case BeginCut() | ReadCut() | EndCut():
                 return self._cuts.handle(message, now)
             case _:
-                raise RemoteProtocolError(f"{type(message).__name__} is not for a server's data socket")
+                # Most likely a Join, of somebody who took this address for the master's.
+                raise RemoteProtocolError(
+                    f"this is a server's address, and {type(message).__name__} is not for a server; the master's "
+                    "address is the one that `glintpy master` prints"
+                )
 
     def window_bytes(self) -> int:
         """Return the window that answers grant."""

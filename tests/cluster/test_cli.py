@@ -251,6 +251,8 @@ def test_what_can_t_be_started_says_why_in_one_line(tmp_path: Path) -> None:
             in_use = ("--data-dir", tmp_path / "a", "--lock-wait", "100ms", "--log-level", "warning")
             refusal = refusal_of("server", "--master", address, *in_use)
             assert "in use by another process" in refusal
+            for command in ("status", "server"):
+                assert "this is a server's address" in refusal_of(command, "--master", server.ready())
     refusal = refusal_of("server", "--master", address, "--join-timeout", "300ms")
     assert refusal.startswith(f"glintpy server: no master answered at {address} within 0.3 s")
     refusal = refusal_of("master", "--host", EVERYWHERE, "--port", 0)
