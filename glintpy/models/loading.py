@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from glintpy import config
-from glintpy.errors import ConfigError
+from glintpy.errors import ConfigError, ModelExists
 from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.group import Group
 from glintpy.models.making import make_model, with_updater
@@ -92,16 +92,18 @@ def load_model(
     if spec.group:
         check_sums(updater)
     _verify(reader, spec.name, progress=progress)
-    made: BigMatrix | BigVector | BigTable
-    if spec.keys:
-        common = _common(spec, updater, reader)
-        made = load_table(tie, reader, spec, updater=updater, common=common, progress=progress)
-    else:
-        made = _load_rows(tie, reader, spec, partitioner, updater, progress=progress)
+    try:
+        made = _load(tie, reader, spec, partitioner, updater, progress=progress)
+    except ModelExists:
+        # The master's advice is for who makes a model.
+        raise ModelExists(
+            f"there is a model {spec.name!r} already; destroy it first, or give this one another name: load(..., "
+            "name=...)"
+        ) from None
     return made if consistency == "async" else made.with_options(consistency=consistency, group=group)
 
 
-def _load_rows(
+def _load(
     tie: Tie,
     reader: CheckpointReader,
     spec: ModelSpec,
@@ -109,9 +111,11 @@ def _load_rows(
     updater: Updater,
     *,
     progress: bool | None,
-) -> BigMatrix | BigVector:
-    kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
+) -> BigMatrix | BigVector | BigTable:
     common = _common(spec, updater, reader)
+    if spec.keys:
+        return load_table(tie, reader, spec, updater=updater, common=common, progress=progress)
+    kind: type[BigMatrix | BigVector] = BigVector if spec.num_cols is None else BigMatrix
     num_bytes = spec.num_rows * sum(array.row_bytes for array in reader.arrays if array.name in common)
     with progress_bar(f"loading {spec.name}", num_bytes, show=progress) as advance:
 

@@ -274,7 +274,9 @@ def test_a_taken_name_is_refused_and_nothing_is_left(client: Client, tmp_path: P
         vector.push(None, 7)
         vector.save(url)
         before = total_bytes(client)
-        with pytest.raises(ModelExists, match="taken"):
+        with pytest.raises(
+            ModelExists, match="'taken' already; destroy it first, or give this one another name"
+        ):
             client.load(url)
         assert vector.pull().result().tolist() == [7] * 30
         assert (client.models(), total_bytes(client)) == (["taken"], before)

@@ -85,7 +85,7 @@ def test_an_empty_table_and_another_name_level_and_updater(client: glintpy.Clien
     other = loaded(client, tmp_path / "t", name="other", updater="add", durability="memory")
     assert (other.slots, other.spec.durability, len(other)) == ((), "memory", 100)
     assert np.array_equal(other.pull(np.arange(100)).result(), table.pull(np.arange(100)).result())
-    with pytest.raises(glintpy.ModelExists):
+    with pytest.raises(glintpy.ModelExists, match="'t' already; destroy it first"):
         loaded(client, tmp_path / "t")
     with pytest.raises(glintpy.ConfigError, match="by no partitioner"):
         loaded(client, tmp_path / "t", name="x", partitioner="range")
