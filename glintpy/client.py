@@ -232,7 +232,7 @@ class Client(MakesTables, OpensModels):
         """
         model_id = self._ask(lambda request_id: OpenModel(request_id, 0, name))["model_id"]
         self._tie.runtime().pushes.wait(self._tie.settings.timeout_s, model_id)
-        self._tie.runtime().destroy_model(model_id, timeout_s=self._tie.settings.timeout_s)
+        self._tie.runtime().destroy_model(model_id, name, timeout_s=self._tie.settings.timeout_s)
 
     # --- members --------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from glintpy.protocol import wire
 from glintpy.protocol.calls import Asks, Call, Failed, Result, Stamp
 from glintpy.protocol.messages import Bye, Done, Message, ServerStatus
 from glintpy.protocol.messages_master import ClusterState, DestroyModel
+from glintpy.protocol.outcomes import told_of
 from glintpy.protocol.session import Session
 from glintpy.pushes import OpenPushes
 from glintpy.rpc import Endpoint
@@ -150,6 +151,7 @@ class Runtime:
         *,
         model_id: int | None,
         timeout_s: float | None,
+        doing: str = "",
     ) -> Future[Message]:
         """Ask a server something that bears repetition, in the order of the session.
 
@@ -158,6 +160,7 @@ class Runtime:
             build: makes the message from a request id and the session's stamp.
             model_id: the model whose pushes it must follow; None: it follows none.
             timeout_s: its deadline.
+            doing: what it is for, with the model's name, should the server not have the model.
 
         The future raises:
             GlintError: the server's answer; MasterUnreachable never.
@@ -168,7 +171,7 @@ class Runtime:
         call = Call(
             request_id,
             lambda stamp: build(request_id, stamp),
-            lambda result: _settle(future, result, self._timed_out(server_id, timeout_s)),
+            lambda result: _settle(future, result, self._timed_out(server_id, timeout_s), doing=doing),
             deadline=self.deadline(timeout_s),
             model_id=model_id,
         )
@@ -186,14 +189,19 @@ class Runtime:
 
     # --- the master ---------------------------------------------------------------------------------------------
 
-    def ask_master(self, build: Callable[[int], Message], *, timeout_s: float | None) -> Any:
+    def ask_master(self, build: Callable[[int], Message], *, timeout_s: float | None, doing: str = "") -> Any:
         """Ask the master and wait for the answer's content.
+
+        Args:
+            build: makes the message from a request id.
+            timeout_s: its deadline.
+            doing: what it is for, with the model's name, should the master not have the model.
 
         Raises:
             MasterUnreachable: no answer in time.
             GlintError: the master's refusal.
         """
-        return self.ask_master_later(build, timeout_s=timeout_s).result()
+        return self._ask_master(build, timeout_s=timeout_s, doing=doing)[0].result()
 
     def cluster_status(self, timeout_s: float, *, master_s: float | None) -> dict[str, Any]:
         """Return what the master knows, and what each server says that it holds.
@@ -223,15 +231,22 @@ class Runtime:
                 server["holds"] = wire.content(getattr(future.result(), "document", np.empty(0, np.uint8)))
         return state
 
-    def destroy_model(self, model_id: int, *, timeout_s: float | None) -> None:
+    def destroy_model(self, model_id: int, name: str, *, timeout_s: float | None) -> None:
         """Have the master end a model on all servers.
+
+        Args:
+            model_id: the model's.
+            name: the model's, for people.
+            timeout_s: deadline of the request.
 
         Raises:
             ModelNotFound: there is no such model.
             MasterUnreachable: no answer in time.
         """
         future, call = self._ask_master(
-            lambda request_id: DestroyModel(request_id, model_id), timeout_s=timeout_s
+            lambda request_id: DestroyModel(request_id, model_id),
+            timeout_s=timeout_s,
+            doing=f"destroying {name!r}",
         )
         try:
             future.result()
@@ -265,6 +280,7 @@ class Runtime:
         timeout_s: float | None,
         then: Callable[[], None] | None = None,
         is_quiet: bool = False,
+        doing: str = "",
     ) -> tuple[Future[Any], Call]:
         future: Future[Any] = Future()
         if not is_quiet:
@@ -276,7 +292,7 @@ class Runtime:
         )
 
         def settle(result: Result) -> None:
-            _settle(future, result, unreachable, content=True)
+            _settle(future, result, unreachable, content=True, doing=doing)
             if then is not None:
                 self.put_off(then)
 
@@ -360,9 +376,12 @@ class Runtime:
         self.pushes.report_unseen()
 
 
-def _settle(future: Future[Any], result: Result, timed_out: GlintError, *, content: bool = False) -> None:
+def _settle(
+    future: Future[Any], result: Result, timed_out: GlintError, *, content: bool = False, doing: str = ""
+) -> None:
     if isinstance(result, Failed):
-        future.set_exception(timed_out if result.timed_out else result.error)
+        error = told_of(doing, result.error) if doing else result.error
+        future.set_exception(timed_out if result.timed_out else error)
     elif content and isinstance(result, Done):
         try:
             future.set_result(wire.content(result.document))

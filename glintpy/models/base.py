@@ -203,6 +203,7 @@ class Handle(ABC):
         told = runtime.ask_master(
             lambda request_id: ConfigureModel(request_id, self._info.model_id, wire.document(content)),
             timeout_s=limit_s,
+            doing=f"configuring {self.name!r}",
         )
         info = ModelInfo.from_content(told)
         self._updater = updaters.named(info.spec.updater, info.spec.numbers)
@@ -216,7 +217,7 @@ class Handle(ABC):
         # Pushes go to the servers and this goes by the master: it would overtake those that nobody waited for, and
         # they'd fail, in some parts or all, though they were issued first.
         runtime.pushes.wait(flush_s, self._info.model_id)
-        runtime.destroy_model(self._info.model_id, timeout_s=limit_s)
+        runtime.destroy_model(self._info.model_id, self.name, timeout_s=limit_s)
         self._destroyed = True
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 
 from glintpy.errors import GlintError, LocalProtocolError
 from glintpy.functions import Changing, Reading
-from glintpy.functions.base import Answer, Array, Ask, Steps
+from glintpy.functions.base import Answer, Array, Ask, Function, Steps
 from glintpy.functions.names import name_of
 from glintpy.futures import Future
 from glintpy.models.asking import AnyCutting
@@ -156,7 +156,7 @@ class ReadingCall:
                 self._target,
                 self._cutting.servers,
                 kind="pull",
-                doing=f"function {self._function.name!r} of",
+                doing=_doing(self._function, self._target, self._other),
                 finished=lambda: self._runtime.put_off(lambda: self._take(parts)),
             )
             parts.issue(calls)
@@ -266,7 +266,7 @@ class ChangingCall:
             self._target,
             self._cutting.servers,
             kind="push",
-            doing=f"function {self._function.name!r} of",
+            doing=_doing(self._function, self._target, self._other),
             finished=lambda: self._finish(parts),
         )
         runtime.pushes.add(info.model_id, info.spec.name, (self.future,))
@@ -347,6 +347,12 @@ class ChangingCall:
             numbered=True,
             is_hasty=self._target.is_hasty,
         )
+
+
+def _doing(function: Function, target: AnyTarget, other: AnyTarget) -> str:
+    """Return what a call does, for people: the model's name follows."""
+    second = "" if other is target else f" with {other.info.spec.name!r}"
+    return f"function {function.name!r}{second} of"
 
 
 def _nobody() -> None:

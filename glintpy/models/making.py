@@ -131,7 +131,7 @@ def make_table(
             fill(TableTarget(info, layout, tie.settings.timeout_s, updater=updater))
             _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
         except BaseException:
-            tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)
+            tie.runtime().destroy_model(info.model_id, info.spec.name, timeout_s=tie.settings.timeout_s)
             raise
     return table
 
@@ -236,7 +236,7 @@ def _fill(tie: Tie, info: ModelInfo, partitioner: Partitioner, updater: Updater,
         fill(Target(info, layout, tie.settings.timeout_s, updater=updater))
         _ask(tie, lambda request_id: PublishModel(request_id, info.model_id))
     except BaseException:
-        tie.runtime().destroy_model(info.model_id, timeout_s=tie.settings.timeout_s)
+        tie.runtime().destroy_model(info.model_id, info.spec.name, timeout_s=tie.settings.timeout_s)
         raise
 
 

@@ -94,6 +94,7 @@ class ServerCut:
         self._timeout_s = timeout_s
         self._server_id, address = info.servers[server]
         self._model_id = info.model_id
+        self._doing = f"saving {info.spec.name!r}"
         runtime.link(self._server_id, address)
         self.begin()
 
@@ -106,6 +107,7 @@ class ServerCut:
             ),
             model_id=self._model_id,
             timeout_s=self._timeout_s,
+            doing=self._doing,
         )
         self._ended = False
 
@@ -186,7 +188,9 @@ class ServerCut:
         )
 
     def _ask(self, build: Callable[[int, Stamp], Message]) -> Future[Message]:
-        return self._runtime.ask_server(self._server_id, build, model_id=None, timeout_s=self._timeout_s)
+        return self._runtime.ask_server(
+            self._server_id, build, model_id=None, timeout_s=self._timeout_s, doing=self._doing
+        )
 
     @staticmethod
     def _values(future: Future[Message]) -> NDArray[Any]:
@@ -212,7 +216,9 @@ def current_spec(runtime: Runtime, target: AnyTarget) -> ModelSpec:
         return info.spec
     try:
         told = runtime.ask_master(
-            lambda request_id: OpenModel(request_id, info.model_id, ""), timeout_s=MASTER_S
+            lambda request_id: OpenModel(request_id, info.model_id, ""),
+            timeout_s=MASTER_S,
+            doing=f"saving {info.spec.name!r}",
         )
     except MasterUnreachable as error:
         logger.warning(

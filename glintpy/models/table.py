@@ -440,7 +440,13 @@ class BigTable(Handle, HasTableFunctions):
         runtime = self._tie.runtime()
         server_id, address = self._info.servers[server]
         runtime.link(server_id, address)
-        return runtime.ask_server(server_id, build, model_id=self._info.model_id, timeout_s=self._timeout_s)
+        return runtime.ask_server(
+            server_id,
+            build,
+            model_id=self._info.model_id,
+            timeout_s=self._timeout_s,
+            doing=f"keys of {self.name!r}",
+        )
 
     def _read(self, asked: Asked, target: TableTarget, out: NDArray[Any] | None) -> Future[NDArray[Any]]:
         self._check(asked, out)

@@ -25,6 +25,16 @@ from glintpy.protocol.calls import Failed
 Kind = Literal["pull", "push"]
 
 
+def told_of(doing: str, error: GlintError) -> GlintError:
+    """Return what a server says of a model with what it was asked to do: it knows the model by a number only.
+
+    Args:
+        doing: with the model's name.
+        error: the server's; one that is not about the model as such says enough by itself, and stays.
+    """
+    return type(error)(f"{doing}: {error}") if isinstance(error, ModelNotFound | ModelLost) else error
+
+
 class Tally:
     """Counts the parts of one request.
 
@@ -66,7 +76,7 @@ class Tally:
 
     def _pull_error(self, first: Failed) -> GlintError:
         if not first.timed_out:
-            return self._annotated(first.error, outcome="none")
+            return self._annotated(self._told(first.error), outcome="none")
         error = PullFailed(
             f"{self._doing} {self._model!r}: no answer from {self._first_address} within {self._timeout_s:g} s "
             f"({self._attempts} attempts); see `glintpy status`, or give timeout_s more"
@@ -77,7 +87,7 @@ class Tally:
         totals = {
             fate: sum(counts[fate] for counts in self._counts.values()) for fate in ("applied", "unknown")
         }
-        cause = first.error
+        cause = self._told(first.error)
         if totals["applied"] or totals["unknown"]:
             outcome: Outcome = "unknown" if totals["unknown"] else "partial"
             if isinstance(cause, ServerLost | ModelLost):
@@ -109,6 +119,9 @@ class Tally:
         return (
             f"no answer from {self._first_address} within {self._timeout_s:g} s ({self._attempts} attempts)"
         )
+
+    def _told(self, error: GlintError) -> GlintError:
+        return told_of(f"{self._doing} {self._model!r}", error)
 
     def _annotated(self, error: GlintError, *, outcome: Outcome) -> GlintError:
         if isinstance(error, RequestError):

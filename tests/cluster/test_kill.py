@@ -119,7 +119,9 @@ def test_a_killed_server_comes_back_with_everything_it_acknowledged(breakable: g
         assert client.vector(1000, dtype="int64", name="kept").pull([999]).result().tolist() == [0]
 
 
-def test_a_model_of_level_memory_is_lost_with_its_server_and_says_so(breakable: glintpy.LocalCluster) -> None:
+def test_a_model_of_level_memory_is_lost_with_its_server_and_says_so(
+    breakable: glintpy.LocalCluster, tmp_path: Path
+) -> None:
     with breakable.client() as client:
         vector = client.vector(1000, dtype="int64", name="half", durability="memory")
         on_one = client.vector(1, dtype="int64")  # its one partition lies on one server
@@ -130,12 +132,21 @@ def test_a_model_of_level_memory_is_lost_with_its_server_and_says_so(breakable: 
         breakable.kill_server(last)
         waiting = vector.pull([999])  # waits for the server's return, and then hears the truth
         breakable.restart_server(last)
-        with pytest.raises(glintpy.ModelLost, match="whose values went with the process"):
+        with pytest.raises(
+            glintpy.ModelLost, match=r"pull from 'half': .* whose values went with the process"
+        ):
             waiting.result()
-        with pytest.raises(glintpy.ModelLost):
+        with pytest.raises(glintpy.ModelLost, match="pull from 'half'"):
             vector.pull().result()
-        with pytest.raises(glintpy.ModelLost):
+        with pytest.raises(glintpy.ModelLost, match="push to 'half'"):
             vector.push([999], 1).result()
+        vector.push([999], 1)
+        with pytest.raises(glintpy.ModelLost, match="push to 'half'"):
+            client.flush()
+        with pytest.raises(glintpy.ModelLost, match="saving 'half'"):
+            vector.save(str(tmp_path / "half"))
+        with pytest.raises(glintpy.ModelLost, match="function 'dot' with 'half' of 'whole'"):
+            client.vector(1000, dtype="int64", name="whole").dot([999], [999], vector).result()
         assert vector.pull([0, 499]).result().tolist() == [7, 7]
         assert on_one.pull().result().tolist() == [5]
         with client.vector(1000, dtype="int64") as fresh:

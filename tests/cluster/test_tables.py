@@ -219,7 +219,7 @@ def test_a_table_of_level_memory_is_lost_with_its_server_and_says_so() -> None:
             lambda: table.push([1], 1).result(),
             lambda: len(table),
         ):
-            with pytest.raises(glintpy.ModelLost, match="went with the process"):
+            with pytest.raises(glintpy.ModelLost, match=f"{table.name}.* went with the process"):
                 ask()
 
 

@@ -66,8 +66,8 @@ def test_destroying_a_model_that_is_gone_is_an_error_unless_it_was_asked_twice(
     runtime = client._tie.runtime()
     model_id = model._info.model_id
     model.destroy()
-    with pytest.raises(ModelNotFound):
-        runtime.destroy_model(model_id, timeout_s=5)
+    with pytest.raises(ModelNotFound, match=f"destroying 'gone': there is no model {model_id}"):
+        runtime.destroy_model(model_id, "gone", timeout_s=5)
     asked = runtime._ask_master
 
     def asked_twice(*arguments: Any, **options: Any) -> Any:
@@ -77,7 +77,7 @@ def test_destroying_a_model_that_is_gone_is_an_error_unless_it_was_asked_twice(
         return future, call
 
     monkeypatch.setattr(runtime, "_ask_master", asked_twice)  # as if the first answer had been lost
-    runtime.destroy_model(model_id, timeout_s=5)
+    runtime.destroy_model(model_id, "gone", timeout_s=5)
 
 
 def test_a_server_holds_a_bounded_number_of_moments(client: glintpy.Client) -> None:

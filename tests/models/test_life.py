@@ -266,7 +266,7 @@ def test_destroying_waits_for_pushes_that_nobody_waited_for(by_name: bool) -> No
 def test_everything_on_a_destroyed_model_says_so_to_everyone(
     cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
-    matrix = client.matrix(6, 2)
+    matrix = client.matrix(6, 2, updater="sgd")
     with cluster.client() as other:
         handles = [
             matrix,
@@ -279,7 +279,7 @@ def test_everything_on_a_destroyed_model_says_so_to_everyone(
         matrix.destroy()
         for handle in handles:
             for ask in _everything(handle, tmp_path / "gone"):
-                with pytest.raises(ModelNotFound):
+                with pytest.raises(ModelNotFound, match=matrix.name):
                     ask()
         for open_it in (client.open, other.open):
             with pytest.raises(ModelNotFound, match=matrix.name):
@@ -362,5 +362,8 @@ def _everything(handle: BigMatrix, folder: Path) -> list[Callable[[], object]]:
         lambda: list(handle),
         lambda: handle.save(str(folder)),
         lambda: handle.with_options(timeout_s=5).pull().result(),
+        lambda: handle.norms().result(),
+        lambda: handle.scale(2).result(),
+        lambda: handle.configure(learning_rate=0.5),
         handle.destroy,
     ]

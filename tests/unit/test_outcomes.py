@@ -57,12 +57,20 @@ def test_a_push_refused_everywhere_changed_nothing_and_says_why() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [ModelNotFound, ServerLost, ModelLost])
-def test_what_says_by_itself_that_nothing_changed_stays_what_it_is(kind: type[GlintError]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (ModelNotFound, "push to 'weights': gone"),
+        (ServerLost, "gone"),
+        (ModelLost, "push to 'weights': gone"),
+    ],
+)
+def test_what_says_by_itself_that_nothing_changed_stays_what_it_is(kind: type[GlintError], text: str) -> None:
     tally = push_tally()
-    cause = kind("gone")
-    tally.failed(A, Failed(cause, "refused"), attempts=1)
-    assert tally.error() is cause
+    tally.failed(A, Failed(kind("gone"), "refused"), attempts=1)
+    error = tally.error()
+    assert type(error) is kind
+    assert str(error) == text
 
 
 def test_a_push_that_never_left_was_refused_and_names_the_way_it_lacked() -> None:
@@ -118,9 +126,18 @@ def test_a_pull_past_its_deadline_failed_and_says_how_long_and_how_often() -> No
 
 def test_a_pull_raises_what_the_server_said() -> None:
     tally = Tally("pull", "weights", timeout_s=None)
-    cause = ModelNotFound("there is no model 3 here")
+    cause = KeyRangeError("row 9 at position 0 is outside [0, 5)")
     tally.failed(A, Failed(cause, "refused"), attempts=1)
     assert tally.error() is cause
+
+
+@pytest.mark.parametrize("kind", [ModelNotFound, ModelLost])
+def test_what_a_server_says_of_a_number_is_told_with_the_model_s_name(kind: type[GlintError]) -> None:
+    tally = Tally("pull", "weights", timeout_s=None, doing="function 'dot' of")
+    tally.failed(A, Failed(kind("there is no model 3 here"), "refused"), attempts=1)
+    error = tally.error()
+    assert type(error) is kind
+    assert str(error) == "function 'dot' of 'weights': there is no model 3 here"
 
 
 @given(
