@@ -291,7 +291,15 @@ def gather(*futures: concurrent.futures.Future[Any]) -> Future[list[Any]]:
         A future of the results in the order of the arguments. It is done when all of them are, also when
         some fail, so that nothing is in flight afterwards; then it raises the failure that came first,
         with the others as notes.
+
+    Raises:
+        TypeError: an argument is no future; none of them is touched.
     """
+    for number, future in enumerate(futures, 1):
+        if not isinstance(future, concurrent.futures.Future):
+            kind = type(future).__name__
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise TypeError(f"gather takes futures, gather(*futures); argument {number} is {article} {kind}")
     if not futures:
         return completed([])
     return _Gathering(futures).future

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_gather_keeps_the_order_of_its_arguments() -> None:
 
 def test_gather_of_nothing_is_done() -> None:
     assert gather().result(0) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [([], "a list"), ([Future()], "a list"), (1, "an int"), (None, "a NoneType")]
+)
+def test_gather_refuses_what_is_no_future_before_any_is_watched(value: Any, kind: str) -> None:
+    future: Future[int] = Future()
+    with pytest.raises(
+        TypeError, match=rf"^gather takes futures, gather\(\*futures\); argument 2 is {kind}$"
+    ):
+        gather(future, value)
+    assert not future.seen
 
 
 def test_gather_raises_the_first_failure_by_time_when_all_are_done() -> None:
