@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsIndex
 
 from glintpy import config
 from glintpy.actors.home import mark_passing, shared_memory
@@ -149,12 +150,24 @@ class LocalCluster:
 
         Args:
             options: of ``Client``.
+
+        Raises:
+            ClusterError: the cluster is stopped.
+            What ``Client`` raises.
         """
+        self._check_runs()
         return Client(self.address, **options)
 
     def add_server(self) -> ServerView:
-        """Start one more server; models made from now on use it too."""
+        """Start one more server; models made from now on use it too.
+
+        Raises:
+            ClusterError: it did not start, with what it wrote; the cluster is stopped, or its master doesn't run.
+        """
+        self._check_runs()
         with self._changing:
+            if not self.master_is_alive:
+                raise ClusterError("the cluster's master is not running; restart_master() first")
             self._servers.append(self._new_server(len(self._servers)))
             try:
                 self._wait_ready(self._servers[-1:])
@@ -168,15 +181,24 @@ class LocalCluster:
 
         Args:
             index: its number in ``servers``.
+
+        Raises:
+            ConfigError: there is no such server.
+            ClusterError: the cluster is stopped.
         """
-        self._servers[index].kill()
+        self._servers[self._number(index)].kill()
 
     def stop_server(self, index: int) -> None:
         """Stop a server in good order; it can be started again with its models.
 
         Args:
             index: its number in ``servers``.
+
+        Raises:
+            ConfigError: there is no such server.
+            ClusterError: the cluster is stopped.
         """
+        index = self._number(index)
         with self._changing:
             self._unwanted.add(self._name_of(index))
             self._servers[index].stop()
@@ -191,8 +213,10 @@ class LocalCluster:
             index: its number in ``servers``.
 
         Raises:
-            ClusterError: it did not start; with what it wrote.
+            ConfigError: there is no such server.
+            ClusterError: it did not start, with what it wrote; or the cluster is stopped.
         """
+        index = self._number(index)
         with self._changing:
             self._unwanted.discard(self._name_of(index))
             if self._servers[index].is_alive():
@@ -202,7 +226,12 @@ class LocalCluster:
             self._wait_ready([self._servers[index]])
 
     def kill_master(self) -> None:
-        """Kill the master as ``kill -9`` does."""
+        """Kill the master as ``kill -9`` does.
+
+        Raises:
+            ClusterError: the cluster is stopped.
+        """
+        self._check_runs()
         assert self._master is not None
         self._master.kill()
 
@@ -210,8 +239,9 @@ class LocalCluster:
         """Start the master again at its old address, on its old files.
 
         Raises:
-            ClusterError: it did not start; with what it wrote.
+            ClusterError: it did not start, with what it wrote; or the cluster is stopped.
         """
+        self._check_runs()
         with self._changing:
             assert self._master is not None
             if self._master.is_alive():
@@ -253,6 +283,28 @@ class LocalCluster:
         return f"LocalCluster({len(self._servers)} servers, {state})"
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _check_runs(self) -> None:
+        if self._is_stopped:
+            raise ClusterError("the cluster is stopped; make a new one")
+
+    def _number(self, index: SupportsIndex) -> int:
+        """Return the number of a server that there is.
+
+        Raises:
+            ConfigError: there is none of that number.
+            ClusterError: the cluster is stopped.
+        """
+        self._check_runs()
+        try:
+            number = operator.index(index)
+        except TypeError:
+            number = -1
+        if not 0 <= number < len(self._servers):
+            raise ConfigError(
+                f"a server's index is its number in servers, 0 to {len(self._servers) - 1}, not {index!r:.80}"
+            )
+        return number
 
     def _start(self, num_servers: int) -> None:
         self._master = self._new_master(None)
