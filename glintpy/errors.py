@@ -183,7 +183,7 @@ class Overloaded(RequestError):
 
 
 class RemoteFailure(RequestError):
-    """The server failed in handling the request; the message has its traceback as text."""
+    """The server or master failed in handling the request: the message says of what, of a defect by its traceback."""
 
 
 class ClusterError(GlintError):

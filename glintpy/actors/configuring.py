@@ -54,7 +54,8 @@ class Configuring:
             settle: hears the model's new description when every server has them.
 
         Raises:
-            ConfigError: no such numbers, or they can't be written down.
+            ConfigError: no such numbers.
+            RemoteFailure: they can't be written down.
         """
         known = model.info.spec.numbers
         unknown = sorted(set(numbers) - set(known))

@@ -10,6 +10,7 @@ out by then. A server says in which era it was last taken, and up to which id it
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import zlib
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glintpy import failpoints
-from glintpy.errors import ConfigError
+from glintpy.errors import ConfigError, RemoteFailure
 from glintpy.records import record
+
+logger = logging.getLogger("glintpy.storage")
 
 FORMAT = 1
 FILE_NAME = "master.sqlite"
@@ -82,6 +85,8 @@ class Era:
 class Registry:
     """The master's memory.
 
+    What can't be written later on, on a disk that is full or fails, is a ``RemoteFailure`` for whoever asked for it.
+
     Args:
         folder: where it lies; None: gone with the process.
 
@@ -96,6 +101,7 @@ class Registry:
             where = str(folder / FILE_NAME)
             _check_beginning(folder / FILE_NAME)
         self._where = where
+        self._is_failing = False  # whether the last write did
         try:
             # The file is opened by the thread that starts the master and used by the actor's thread alone.
             self._database = sqlite3.connect(
@@ -229,8 +235,8 @@ class Registry:
                     self._database.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise ConfigError(f"can't write {self._where}: {error}") from error
-        failpoints.hit("master.after_commit")
+            raise self._failed(error) from error
+        self._written()
 
     def close(self) -> None:
         """Close the file."""
@@ -309,8 +315,21 @@ class Registry:
         try:
             self._put(table, key, value)
         except sqlite3.Error as error:
-            raise ConfigError(f"can't write {self._where}: {error}") from error
+            raise self._failed(error) from error
+        self._written()
+
+    def _written(self) -> None:
         failpoints.hit("master.after_commit")
+        if self._is_failing:
+            self._is_failing = False
+            logger.info("master: %s can be written again", self._where)
+
+    def _failed(self, error: sqlite3.Error) -> RemoteFailure:
+        """Return what whoever asked is told, and tell the operator, once until the next write that succeeds."""
+        if not self._is_failing:
+            self._is_failing = True
+            logger.error("master: can't write %s: %s; what would change it is refused", self._where, error)
+        return RemoteFailure(f"the master can't write {self._where}: {error}; mend that there, and ask again")
 
 
 def _checksum(table: str, key: str | int, value: object) -> int:

@@ -12,7 +12,7 @@ from glintpy.actors.groups import GroupMessage, Groups
 from glintpy.actors.membership import Member
 from glintpy.actors.writing import Row
 from glintpy.config import GroupSettings
-from glintpy.errors import ConfigError, GlintError
+from glintpy.errors import GlintError, RemoteFailure
 from glintpy.protocol.messages_master import (
     Advance,
     Arrive,
@@ -101,7 +101,7 @@ class World:
 
     def _save(self, rows: list[Row]) -> None:
         if self.is_full:
-            raise ConfigError("no space left")
+            raise RemoteFailure("no space left")
         for table, key, row in rows:
             if row is None:
                 self.disk[table].pop(key, None)

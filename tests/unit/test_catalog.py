@@ -11,12 +11,12 @@ import pytest
 
 from glintpy.actors.catalog import CREATION_S, RETURN_S, Catalog, Model, Order, Request
 from glintpy.errors import (
-    ConfigError,
     GlintError,
     ModelExists,
     ModelNotFound,
     NotEnoughMemory,
     NotEnoughServers,
+    RemoteFailure,
     ServerLost,
     ShapeError,
 )
@@ -56,12 +56,12 @@ class Master:
 
     def _save(self, model: Model) -> None:
         if self.disk_is_full:
-            raise ConfigError("can't write: the disk is full")
+            raise RemoteFailure("can't write: the disk is full")
         self.saved[model.info.model_id] = model.to_content()
 
     def _drop(self, model_id: int) -> None:
         if self.disk_is_full:
-            raise ConfigError("can't write: the disk is full")
+            raise RemoteFailure("can't write: the disk is full")
         self.saved.pop(model_id, None)
 
     def create(
@@ -237,7 +237,7 @@ def test_what_can_not_be_written_down_has_not_happened(master: Master) -> None:
     for _ in range(2):
         for order in master.orders():
             master.catalog.answered(order, None)
-    assert isinstance(master.error(), ConfigError)
+    assert isinstance(master.error(), RemoteFailure)
     assert [order.kind for order in master.orders()] == ["destroy", "destroy"]
     assert master.catalog.ids_on("s1") == []
     master.disk_is_full = False
@@ -245,9 +245,9 @@ def test_what_can_not_be_written_down_has_not_happened(master: Master) -> None:
     hidden = master.made(a_request("hidden", publish=False))["model_id"]
     kept = master.made(a_request("kept"))["model_id"]
     master.disk_is_full = True
-    with pytest.raises(ConfigError):
+    with pytest.raises(RemoteFailure):
         master.catalog.publish(hidden)
-    with pytest.raises(ConfigError):
+    with pytest.raises(RemoteFailure):
         master.catalog.destroy(kept, ALIVE, 0.0, master.told.append)
     assert [model.info.model_id for model in master.catalog.models()] == [kept]
     assert master.orders() == []

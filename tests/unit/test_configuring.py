@@ -9,7 +9,15 @@ import pytest
 
 from glintpy.actors.catalog import Model, Order
 from glintpy.actors.configuring import ANSWER_S
-from glintpy.errors import ConfigError, GlintError, ModelExists, ModelLost, ModelNotFound, ServerLost
+from glintpy.errors import (
+    ConfigError,
+    GlintError,
+    ModelExists,
+    ModelLost,
+    ModelNotFound,
+    RemoteFailure,
+    ServerLost,
+)
 from glintpy.protocol.spec import ModelSpec
 from tests.unit.test_catalog import ALIVE, SERVERS, Master, a_request
 
@@ -115,7 +123,7 @@ def test_unknown_numbers_and_a_full_disk_change_nothing(master: Master) -> None:
     with pytest.raises(ConfigError, match=r"no number 'rate'; it has learning_rate, weight_decay"):
         change(master, rate=1)
     master.disk_is_full = True
-    with pytest.raises(ConfigError, match="disk is full"):
+    with pytest.raises(RemoteFailure, match="disk is full"):
         change(master, learning_rate=0.5)
     model = master.catalog.find(model_id=1)
     assert (model.info.spec.updater_numbers, model.numbers_version) == (SPEC.updater_numbers, 0)
@@ -130,7 +138,7 @@ def test_who_waits_for_an_earlier_change_still_hears_when_a_later_one_cannot_be_
     change(master, learning_rate=0.5)
     asked = master.orders()
     master.disk_is_full = True
-    with pytest.raises(ConfigError, match="disk is full"):
+    with pytest.raises(RemoteFailure, match="disk is full"):
         change(master, weight_decay=0.25)
     for order in asked:
         master.catalog.answered(order, None)

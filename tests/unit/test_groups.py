@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glintpy.errors import ConfigError, Expelled, Overloaded, RemoteProtocolError
+from glintpy.errors import ConfigError, Expelled, Overloaded, RemoteFailure, RemoteProtocolError
 from tests.unit.group_world import SETTINGS, Asked, Told, World, a_world
 
 
@@ -452,7 +452,7 @@ def test_nobody_hears_what_could_not_be_written_down() -> None:
     world.is_full = True
     last = two.arrive()
     for asked in (last, waiting, one.tick()):
-        with pytest.raises(ConfigError, match="no space left"):
+        with pytest.raises(RemoteFailure, match="no space left"):
             asked.answer  # noqa: B018 - raises
     world.is_full = False
     world.pass_time(0.25)

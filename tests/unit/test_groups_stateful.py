@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from glintpy.errors import ConfigError, GlintError
+from glintpy.errors import ConfigError, GlintError, RemoteFailure
 from glintpy.protocol.messages_master import Arrive, AwaitClocks
 from tests.unit.group_world import SETTINGS, Asked, Told, World
 
@@ -283,7 +283,7 @@ class GroupMachine(RuleBasedStateMachine):
         before = known.worker.clock
         asked = known.worker.tick()
         self.world.is_full = False
-        assert isinstance(asked.answers[0], ConfigError)
+        assert isinstance(asked.answers[0], RemoteFailure)
         assert known.worker.clock == before
         # Whoever was to hear of it was told so too, and asks again; the step may be in.
         for other in self.known.values():

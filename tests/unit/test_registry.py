@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from glintpy.errors import ConfigError
+from glintpy.errors import ConfigError, RemoteFailure
 from glintpy.storage.registry import FILE_NAME, KnownServer, Registry
 
 ONE = KnownServer("s1", "one", "tcp://one:1", 1, "host")
@@ -51,6 +52,29 @@ def test_what_is_saved_again_replaces_and_what_is_dropped_is_gone(tmp_path: Path
     registry.close()
     registry = Registry(tmp_path)
     assert (registry.servers(), registry.models()) == ([], [])
+    registry.close()
+
+
+def test_a_full_disk_is_no_mistake_of_who_asks_and_is_told_the_operator_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(tmp_path)
+    registry._database.execute("PRAGMA max_page_count = 1")  # SQLite's own limit: no less than there are now
+    long = {"name": "x" * 100_000}
+    with caplog.at_level(logging.INFO, logger="glintpy.storage"):
+        for _ in range(3):
+            with pytest.raises(
+                RemoteFailure, match=f"can't write .*{FILE_NAME}: database or disk is full; mend"
+            ):
+                registry.save_model(1, long)
+            with pytest.raises(RemoteFailure, match="database or disk is full"):
+                registry.save_groups([("groups", "a", long)])
+        registry._database.execute("PRAGMA max_page_count = 1000000")
+        registry.save_model(1, long)
+        registry.save_model(1, {"name": "short"})
+    levels = [(record.levelname, FILE_NAME in record.getMessage()) for record in caplog.records]
+    assert levels == [("ERROR", True), ("INFO", True)]
+    assert (registry.models(), registry.groups()) == ([{"name": "short"}], [])
     registry.close()
 
 
@@ -136,7 +160,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_write_that_fails_is_named(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.close()
-    with pytest.raises(ConfigError, match=FILE_NAME):
+    with pytest.raises(RemoteFailure, match=FILE_NAME):
         registry.save_model(1, {})
 
 
