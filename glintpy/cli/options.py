@@ -64,6 +64,12 @@ def _member_name(value: str | None) -> str | None:
     return value
 
 
+def _directory(value: Any) -> Path:
+    if not str(value):
+        raise typer.BadParameter("a directory has a name; write . for the present one")
+    return Path(value)
+
+
 def full_address(text: str) -> str:
     """Return a master's address from what a person writes: the scheme and the default port may be left out."""
     if "://" in text:
@@ -167,6 +173,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
+        parser=_directory,
         show_default=False,
         rich_help_panel=_KEPT,
         help="Keep the state in this directory, for the next start."
@@ -178,6 +185,7 @@ MasterDataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
+        parser=_directory,
         show_default=False,
         rich_help_panel=_KEPT,
         help="Keep members and models in this directory, for the next start."

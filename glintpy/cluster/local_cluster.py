@@ -85,6 +85,8 @@ class LocalCluster:
             raise ConfigError(f'scheme is "tcp", "ipc" or "local", not {scheme!r}')
         if durability not in config.DURABILITIES:
             raise ConfigError(f"durability is one of {', '.join(config.DURABILITIES)}, not {durability!r}")
+        if data_dir is not None and not os.fspath(data_dir):
+            raise ConfigError("data_dir is a directory or None, not an empty text; the present one is '.'")
         if durability == "disk" and data_dir is None:
             raise ConfigError('durability "disk" needs a data_dir: a private folder goes with the cluster')
         if memory_limit is not None and (type(memory_limit) is not int or memory_limit < 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_a_server_is_added_only_while_there_is_a_master_to_join() -> None:
         assert time.monotonic() - before < AT_ONCE_S
         cluster.restart_master()
         assert cluster.add_server().index == 1
+
+
+def test_a_data_directory_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        glintpy.ConfigError, match=r"data_dir is a directory or None.*the present one is '\.'"
+    ):
+        glintpy.LocalCluster(1, scheme="local", data_dir="")
+    assert list(tmp_path.iterdir()) == []
+    glintpy.LocalCluster(1, scheme="local", data_dir=".").stop()
+    assert (tmp_path / "server-0").is_dir()
 
 
 @pytest.mark.parametrize("index", [2, -1, 0.0, "0", None])
