@@ -112,6 +112,8 @@ def _server(
             "--failpoints and --plant make a server fail: they need --enable-debug, and no --insecure",
             exit_code=2,
         )
+    if given["durability"] == "disk" and data_dir is None:
+        raise Failed("--durability disk needs --data-dir: a private folder goes with the server", exit_code=2)
     run_server(
         ServerOrder(
             master=master,

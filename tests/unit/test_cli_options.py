@@ -129,6 +129,7 @@ def test_help_loads_nothing_that_takes_time() -> None:
         (["save"], "Missing argument 'NAME'"),
         (["server", "--memory-limit", "much"], "'much' is not a size; one looks like 4GB"),
         (["status", "--timeout", "soon"], "'soon' is not a duration; one looks like 1d"),
+        (["server", "--durability", "disk"], "--durability disk needs --data-dir"),
         (["master", "--data-dir", ""], "a directory has a name; write . for the present one"),
         (["server", "--data-dir", ""], "a directory has a name; write . for the present one"),
         (["local", "--data-dir", ""], "a directory has a name; write . for the present one"),
