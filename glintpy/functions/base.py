@@ -152,17 +152,23 @@ class Function:
     """What both kinds share.
 
     Attributes:
-        name: by which it travels. One that a program brings itself is named by its import path, whatever this says.
+        name: by which it travels. One that a program brings itself is named by its import path, whatever this says; if
+            it says nothing, it is that path.
         kinds: the kinds of dtype (numpy's letters) whose models it can be of.
         takes: the names of its array arguments, in order.
         by_row: those of them that have an entry for each selected row, and are split with the rows; the others go
             along with each piece.
     """
 
-    name: ClassVar[str] = "one's own"
+    name: ClassVar[str] = ""
     kinds: ClassVar[str] = "biuf"
     takes: ClassVar[tuple[str, ...]] = ()
     by_row: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Check what was asked for, before anything is sent, and return the arguments as they travel.

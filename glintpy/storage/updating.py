@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from glintpy.errors import RemoteFailure
 from glintpy.protocol.selection import axis_indices, is_slices
 from glintpy.updaters import arithmetic_dtype
 
@@ -110,8 +111,32 @@ class Updating:
                 tuple(rates[:, index, np.newaxis] for index in range(rates.shape[1])),
                 tuple(self._numbers),
             )
-            for cells, new in zip(self._cells, changed, strict=True):
+            for cells, new in zip(self._cells, self._checked(changed, deltas.shape), strict=True):
                 cells[places] = new
+
+    def _checked(self, changed: Any, shape: tuple[int, ...]) -> Sequence[Array]:
+        """Refuse what can't be the new values and slots: numpy would spread it over others' cells.
+
+        Raises:
+            RemoteFailure: it is something else, of an updater that somebody brought.
+        """
+        are_arrays = isinstance(changed, tuple | list) and all(isinstance(new, np.ndarray) for new in changed)
+        if (
+            are_arrays
+            and len(changed) == len(self._cells)
+            and all(
+                new.shape == shape
+                and (new.dtype == cells.dtype or np.can_cast(new.dtype, cells.dtype, "same_kind"))
+                for new, cells in zip(changed, self._cells, strict=True)
+            )
+        ):
+            return changed  # type: ignore[no-any-return]  # it is a sequence of arrays by now
+        found = ", ".join(f"{new.dtype.name} {new.shape}" for new in changed) if are_arrays else None
+        slots = "".join(f", {slot.name}" for slot in self._updater.slots)
+        raise RemoteFailure(
+            f"updater {self._updater.name!r} returned {found or type(changed).__name__}; update returns a tuple "
+            f"(values{slots}) of {len(self._cells)} arrays of shape {shape} and of kinds that {self._dtype.name} holds"
+        )
 
     def _rates_at(self, selection: Selection, num_entries: int) -> Array:
         """Count a step of each row, and return what follows from the counts for each run of cells."""

@@ -71,7 +71,7 @@ class Updater(ABC):
 
     Attributes:
         name: by which it travels: names and numbers cross the wire, never code. One that a program brings itself is
-            named by its import path, ``package.module.Class``, whatever this says.
+            named by its import path, ``package.module.Class``, whatever this says; if it says nothing, it is that path.
         kinds: the kinds of dtype (numpy's letters) whose models it can be of.
         slots: what it keeps for each cell, in the order of ``update``'s arguments.
         combines: whether repeats of a key in one push are made one (``combine``); otherwise they are applied one after
@@ -92,6 +92,11 @@ class Updater(ABC):
     combines: ClassVar[bool] = True
     is_associative: ClassVar[bool] = False
     loop: ClassVar[Loop | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
 
     @abstractmethod
     def update(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from glintpy import LocalCluster
-from glintpy.errors import ConfigError
+from glintpy.errors import ConfigError, DTypeError, PushRefused
+from glintpy.updaters import schedules
 
 MODULE = '''
 from __future__ import annotations
@@ -38,6 +39,21 @@ class Signed(Updater):
     def update(self, values, deltas, slots, rates, numbers):
         mean = (slots[0] + deltas) / 2
         return values - rates[0] * np.sign(mean), mean
+
+
+@dataclass(frozen=True)
+class Wrong(Signed):
+    how: str = "no tuple"
+
+    def update(self, values, deltas, slots, rates, numbers):
+        new, mean = super().update(values, deltas, slots, rates, numbers)
+        return {
+            "no tuple": new,
+            "no slot": (new,),
+            "narrow": (new[:, :1], mean),
+            "complex": (new * 1j, mean),
+            "list": [new, mean],
+        }[self.how]
 '''
 
 
@@ -52,6 +68,41 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield importlib.import_module("my_package.updating")
     for name in ("my_package.updating", "my_package"):
         sys.modules.pop(name, None)
+
+
+def test_what_a_formula_returns_is_looked_at_before_it_is_stored(own: Any) -> None:
+    with (
+        LocalCluster(1, scheme="local", allow=["my_package.updating"]) as cluster,
+        cluster.client() as client,
+    ):
+        for how, said in (
+            (
+                "no tuple",
+                r"returned ndarray; update returns a tuple \(values, mean\) of 2 arrays of shape \(2, 2\)",
+            ),
+            ("no slot", r"returned float64 \(2, 2\); "),
+            ("narrow", r"returned float64 \(2, 1\), float64 \(2, 2\); "),
+            ("complex", r"returned complex128 \(2, 2\), float64 \(2, 2\); .* that float64 holds"),
+        ):
+            with client.matrix(4, 2, updater=own.Wrong(how=how)) as m:
+                with pytest.raises(PushRefused, match=r"updater 'my_package.updating.Wrong' " + said):
+                    m.push([1, 2], [[1, 2], [30, 40]]).result()
+                assert not m.pull().result().any()
+                assert not m.pull_slot("mean").result().any()
+        with client.matrix(4, 2, updater=own.Wrong(how="list")) as m:
+            m.push([1, 2], 1.0).result()
+            assert m.pull_slot("mean").result()[:, 0].tolist() == [0, 0.5, 0.5, 0]
+
+
+def test_a_class_without_a_name_is_called_by_its_path(own: Any) -> None:
+    updater = own.Signed()
+    assert updater.name == "my_package.updating.Signed"
+    with pytest.raises(DTypeError, match=r"updater 'my_package.updating.Signed' computes with fractions"):
+        updater.check_dtype(np.dtype("int32"))
+    with pytest.raises(ConfigError, match=r"'my_package.updating.Signed' has no number 'lr'"):
+        updater.configured(lr=0.1)
+    with pytest.raises(ConfigError, match=r"'my_package.updating.Signed' was made without a schedule"):
+        updater.configured(learning_rate=schedules.Constant(1.0))
 
 
 def test_a_class_in_a_module_becomes_an_updater_where_servers_allow_it(own: Any, tmp_path: Path) -> None:
