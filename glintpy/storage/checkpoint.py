@@ -13,6 +13,7 @@ import json
 import logging
 import secrets
 import zlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from glintpy import config, failpoints
@@ -20,7 +21,6 @@ from glintpy.errors import (
     CheckpointCorrupt,
     CheckpointError,
     CheckpointMismatch,
-    CheckpointNotFound,
     ShapeError,
 )
 from glintpy.storage.arrays import VALUES, ArraySpec
@@ -28,7 +28,6 @@ from glintpy.storage.checkpoint_format import (
     FORMAT,
     MANIFEST,
     MANIFEST_BYTES_MAX,
-    OWN_FILE,
     ROWS,
     PartEntry,
     RowCover,
@@ -39,6 +38,7 @@ from glintpy.storage.checkpoint_format import (
     npy_header,
     rows_dtype,
 )
+from glintpy.storage.checkpoint_marks import mark_content, mark_name, saved_last, under_way, unneeded
 from glintpy.storage.checkpoint_part import PartWriter
 from glintpy.storage.directory import Directory
 
@@ -57,8 +57,8 @@ _logger = logging.getLogger("glintpy.storage")
 class CheckpointWriter:
     """Writes one save of one model; a context manager that gives up what was not committed.
 
-    One save to a URL at a time: a commit deletes what other saves left there. One thread at a time; several
-    parts may be open at once.
+    Of several saves to a URL at the same time the one that commits last is there at the end. One thread at a time;
+    several parts may be open at once.
 
     Attributes:
         spec: the model's.
@@ -107,6 +107,13 @@ class CheckpointWriter:
         self._ended = False
         self._check_place()
         self._made_directory = self.directory.make()
+        self._mark = mark_name(self.save_id)
+        under_way.add(self.save_id)
+        try:
+            self.directory.write(self._mark, mark_content(datetime.now(UTC)))
+        except BaseException:
+            self.abort()
+            raise
 
     def part(
         self,
@@ -193,10 +200,12 @@ class CheckpointWriter:
         self.directory.publish(self._temporary, MANIFEST, data)
         self._ended = True
         failpoints.hit("checkpoint.after_manifest")
-        self._delete_unnamed(entries)
+        self._tidy_up(entries)
+        under_way.discard(self.save_id)
 
     def abort(self) -> None:
         """Delete what this save wrote; after a commit nothing, so it may always be called."""
+        under_way.discard(self.save_id)
         if self._ended:
             return
         self._ended = True
@@ -206,8 +215,9 @@ class CheckpointWriter:
             _logger.warning(
                 "it is unknown whether the save to %s took place: its files stay", self.directory.url
             )
+            self._delete([self._mark])
             return
-        self._delete(self._written)
+        self._delete([*self._written, self._mark])
         if self._made_directory:
             self.directory.remove_itself()
 
@@ -290,24 +300,23 @@ class CheckpointWriter:
         if not self.directory.is_local:
             # A put that failed for us may still arrive; deleting its files would then lose both checkpoints.
             return True
-        try:
-            content = json.loads(self.directory.read(MANIFEST, MANIFEST_BYTES_MAX))
-        except CheckpointNotFound:
+        if not self.directory.exists(MANIFEST):
             return False
-        except (CheckpointError, ValueError):
-            return True
-        return isinstance(content, dict) and content.get("save_id") == self.save_id
+        return saved_last(self.directory, MANIFEST, MANIFEST_BYTES_MAX) in {self.save_id, None}
 
-    def _delete_unnamed(self, entries: list[PartEntry]) -> None:
-        named = {entry.file for entry in entries} | {entry.rows_file for entry in entries}
+    def _tidy_up(self, entries: list[PartEntry]) -> None:
+        """Delete what nobody needs any more, of older saves or, if a newer one has replaced this, of this one."""
+        named = {entry.file for entry in entries} | {entry.rows_file or "" for entry in entries}
         try:
-            names = [
-                name for name in self.directory.sizes() if OWN_FILE.fullmatch(name) and name not in named
-            ]
+            # Listed first: a save that commits behind this moment has its mark among the names, or no file.
+            names = list(self.directory.sizes())
+            if saved_last(self.directory, MANIFEST, MANIFEST_BYTES_MAX) in {self.save_id, None}:
+                unwanted = unneeded(self.directory, names, named, self.save_id)
+            else:
+                unwanted = self._written
+            self._delete([*unwanted, self._mark])
         except CheckpointError as error:
             _logger.warning("the save is complete; files of older ones stay: %s", error)
-            return
-        self._delete(names)
 
     def _delete(self, names: list[str]) -> None:
         for name in names:

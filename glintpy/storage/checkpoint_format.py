@@ -105,6 +105,11 @@ def file_name(slot: str, partition: int, save_id: str) -> str:
     return f"{slot}-{partition:05d}-{save_id}.npy"
 
 
+def file_save_id(name: str) -> str:
+    """Return the id of the save that left a file, whose name is an ``OWN_FILE``."""
+    return name.rpartition(".")[0].rpartition("-")[2]
+
+
 def npy_header(dtype: DTypeAny, shape: tuple[int, ...]) -> bytes:
     """Return what stands before the data in a ``.npy`` file."""
     header = io.BytesIO()

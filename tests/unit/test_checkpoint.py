@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -199,9 +202,66 @@ def test_two_saves_at_once_never_name_files_that_are_gone(url: str) -> None:
         with writer.part(0, num_rows=2, first=0, step=1) as part:
             part.write(values_of(spec, 1))
         save(url, spec, values_of(spec, 2), overwrite=True)
-        with pytest.raises(CheckpointCorrupt, match="another save"):
-            writer.commit()
-    np.testing.assert_array_equal(load(url), values_of(spec, 2))
+        np.testing.assert_array_equal(load(url), values_of(spec, 2))
+        writer.commit()
+    np.testing.assert_array_equal(load(url), values_of(spec, 1))
+
+
+@pytest.mark.parametrize(
+    ("point", "last"),
+    [
+        ("checkpoint.before_manifest", 1),
+        ("checkpoint.manifest_staged", 1),
+        ("checkpoint.after_manifest", 2),
+    ],
+)
+def test_a_save_within_the_commit_of_another_leaves_a_whole_checkpoint(
+    url: str, monkeypatch: pytest.MonkeyPatch, point: str, last: int
+) -> None:
+    spec = matrix(num_rows=2)
+    save(url, spec, values_of(spec, 3))
+    waiting = [point]
+
+    def hit(name: str) -> None:
+        if name in waiting:
+            waiting.remove(name)
+            save(url, spec, values_of(spec, 2), num_partitions=1, overwrite=True)
+
+    with CheckpointWriter(url, spec=spec, num_partitions=1, overwrite=True) as writer:
+        with writer.part(0, num_rows=2, first=0, step=1) as part:
+            part.write(values_of(spec, 1))
+        monkeypatch.setattr("glintpy.failpoints.hit", hit)
+        writer.commit()
+    assert not waiting
+    np.testing.assert_array_equal(load(url), values_of(spec, last))
+    system, path = fsspec.url_to_fs(url)
+    assert len(system.ls(path)) == 2, "a manifest and a part: neither leaves anything"
+
+
+@pytest.mark.parametrize(
+    ("mark", "stays"),
+    [
+        (
+            {"host": socket.gethostname(), "pid": os.getpid()},
+            False,
+        ),  # of this process, and it has no such save
+        ({"host": socket.gethostname(), "pid": 2**22 + 1}, False),
+        ({"host": socket.gethostname(), "pid": 1}, True),
+        ({"host": "elsewhere", "pid": 1, "since": datetime.now(UTC).isoformat()}, True),
+        ({"host": "elsewhere", "pid": 1, "since": "2020-01-01T00:00:00+00:00"}, False),
+        ({"host": "elsewhere", "pid": 1, "since": "2020-01-01T00:00:00"}, False),
+        (["half"], False),
+    ],
+)
+def test_files_of_saves_that_may_be_under_way_stay(tmp_path: Path, mark: Any, stays: bool) -> None:
+    others = {f"values-00000-{'a' * 16}.npy", f"saving-{'a' * 16}.json"}
+    for name in others:
+        (tmp_path / name).write_text(json.dumps(mark))
+    spec = matrix()
+    save(str(tmp_path), spec, values_of(spec))
+    left = {path.name for path in tmp_path.iterdir()} & others
+    assert left == (others if stays else set())
+    np.testing.assert_array_equal(load(str(tmp_path)), values_of(spec))
 
 
 def test_files_of_killed_saves_go_and_strangers_stay(tmp_path: Path) -> None:

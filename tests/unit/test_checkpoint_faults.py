@@ -198,8 +198,8 @@ def test_the_faults_reach_every_kind_of_operation(faults: Faults, tmp_path: path
         "info",
         "rm_file",
     }
-    # The header and two writes for each part, one for each rows file, one for the manifest; twice.
-    assert faults.kinds["write"] == 2 * (2 * 3 + 2 + 1)
+    # The mark, the header and two writes for each part, one for each rows file, one for the manifest; twice.
+    assert faults.kinds["write"] == 2 * (1 + 2 * 3 + 2 + 1)
 
 
 def test_a_process_that_dies_at_any_operation_leaves_a_whole_checkpoint(faults: Faults, url: str) -> None:
