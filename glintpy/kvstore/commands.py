@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from typing import Any
 
 from glintpy import BigMatrix, BigVector, Client, ConfigError
-from glintpy.kvstore.directory import Place
+from glintpy.kvstore.directory import Directory
 from glintpy.kvstore.forms import Key, check_key
 from glintpy.kvstore.roles import SERVERS, WORKERS
+
+BY_CELL = frozenset(
+    {"sum", "mean", "min", "max", "argmax", "count_nonzero", "histogram", "scale", "fill", "clip"}
+)
+"""Functions that come to the same however a key's cells are cut into rows."""
+
+ZEROS_DO_NOTHING = frozenset({"sum", "count_nonzero", "scale"})
+"""Those of them that come to the same with zeros behind the key's cells, and leave these zeros."""
 
 _registered: dict[int, str] = {}
 
@@ -30,7 +39,7 @@ def register(head: int, function: str) -> None:
 def run(
     head: int | str,
     body: str,
-    places: Mapping[Key, Place],
+    directory: Directory,
     handle: Callable[[int], BigVector | BigMatrix],
 ) -> dict[Key, Any]:
     """Run a command, and return what came of it for each key.
@@ -38,27 +47,64 @@ def run(
     Args:
         head: the function's name, or its number.
         body: JSON.
-        places: of all keys.
+        directory: says where keys lie.
         handle: returns that of a model.
 
     Raises:
-        ConfigError: no such function, number or key.
+        ConfigError: no such function, number or key; or it would see how the key lies. Nothing was run.
         RemoteFailure: the function raised.
     """
     function = _function_of(head)
     numbers = _numbers_of(body)
     keys = numbers.pop("keys", None)
-    chosen = list(places) if keys is None else [check_key(key) for key in keys]
+    chosen = list(directory.places) if keys is None else list(dict.fromkeys(map(check_key, keys)))
     for key in chosen:
-        if key not in places:
+        if key not in directory.places:
             raise ConfigError(f"the command {head!r} names key {key!r}, which was never initialised")
-    futures = {}
+    calls: list[tuple[Key, BigVector | BigMatrix, slice | None, dict[str, Any]]] = []
     for key in chosen:
-        place = places[key]
+        place = directory.places[key]
         model = handle(place.model)
-        rows = None if isinstance(model, BigMatrix) else slice(place.offset, place.offset + place.spec.size)
-        futures[key] = model.call(function, rows=rows, **numbers)
+        if directory.models[place.model].kind == "matrix":
+            calls.append((key, model, None, numbers))
+        elif isinstance(model, BigMatrix):
+            cut = _of_cut(key, place.spec.size, model.num_cols, function, numbers)
+            first = place.offset // model.num_cols
+            calls.append((key, model, slice(first, first + -(-place.spec.size // model.num_cols)), cut))
+        else:
+            calls.append((key, model, slice(place.offset, place.offset + place.spec.size), numbers))
+    futures = {key: model.call(function, rows=rows, **given) for key, model, rows, given in calls}
     return {key: future.result() for key, future in futures.items()}
+
+
+def _of_cut(key: Key, size: int, num_cols: int, function: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers for a key whose cells are cut into rows, the last of them filled up with zeros.
+
+    Args:
+        key: whose cells these are.
+        size: of the key.
+        num_cols: of the model.
+        function: its name.
+        numbers: as they were given.
+
+    Raises:
+        ConfigError: what came would be of the rows, or of the zeros.
+    """
+    is_full = size % num_cols == 0
+    suits = function in (BY_CELL if is_full else ZEROS_DO_NOTHING)
+    if function == "scale" and not is_full:
+        by = numbers.get("by", 1.0)
+        suits = not isinstance(by, float) or math.isfinite(by)  # 0 times infinity is NaN
+    if not suits or numbers.get("axis") == 1:
+        known = ", ".join(sorted(BY_CELL if is_full else ZEROS_DO_NOTHING))
+        filled = "" if is_full else f", with {num_cols - size % num_cols} zeros behind them"
+        raise ConfigError(
+            f"in a store in rounds the {size} cells of key {key!r} lie in rows of {num_cols}{filled}: there run "
+            f"{known}, of all cells, and not {function!r} with {numbers}. Pull the key and compute it here; to store "
+            "values, init the key again"
+        )
+    # Along a vector there are all its cells.
+    return {**numbers, "axis": None} if numbers.get("axis") == 0 else numbers
 
 
 def num_dead(client: Client, group: str, node_id: int) -> int:

@@ -127,13 +127,14 @@ class DistKVStore(KVStore):
             For each key what the function returns; None where it changes values.
 
         Raises:
-            ConfigError: there is no such function, number or key, or the servers don't allow it.
+            ConfigError: there is no such function, number or key, or the servers don't allow it; or, under
+                ``dist_sync``, it isn't one that runs on a key that is cut into rows: pull the key instead.
             RemoteFailure: the function raised, with its traceback.
         """
         with self._lock:
             self._check()
             self._leading.follow()
-            return commands.run(head, body, self._directory.places, self._models.handle)
+            return commands.run(head, body, self._directory, self._models.handle)
 
     def register_command(self, head: int, function: str) -> None:
         """Give a function a number, under which ``send_command_to_servers`` finds it in this process.

@@ -152,6 +152,32 @@ def test_another_optimizer_and_states_are_for_rounds_too(run_workers: RunWorkers
     assert run_workers(work, 2, "dist_sync") == [[-3, -3]] * 2
 
 
+def test_commands_are_about_the_cells_of_a_key(cluster: glintpy.LocalCluster, job: str) -> None:
+    with cluster.client() as client, create("dist_sync", client, job=job) as kv:
+        kv.set_optimizer("add")
+        values = [np.ones(3), np.full(3, 5.0), np.full(128, 2.0), np.ones((300, 300))]
+        kv.init(["a", "b", "full", "table"], values)
+        send = kv.send_command_to_servers
+        assert send("sum") == {"a": 3, "b": 15, "full": 256, "table": 90_000}
+        assert send("sum", '{"keys": ["a", "full"], "axis": 0}') == {"a": 3, "full": 256}
+        assert send("scale", '{"keys": ["b", "b"], "by": 2}') == {"b": None}
+        send("fill", '{"keys": ["full"], "value": 9}')
+        assert send("max", '{"keys": ["full"]}') == {"full": 9}
+        assert send("norms", '{"keys": ["table"]}')["table"].shape == (300,)
+        kv.init("later", np.zeros(3))
+        found = kv.pull(["a", "b", "full", "later"])
+        assert [np.unique(array).tolist() for array in found] == [[1], [10], [9], [0]]
+        for head, body, said in [
+            ("fill", '{"value": 9}', "3 cells of key 'a' lie in rows of 64, with 61 zeros behind them"),
+            ("norms", '{"keys": ["full"]}', "128 cells of key 'full' lie in rows of 64: .* not 'norms'"),
+            ("scale", '{"keys": ["a"], "by": Infinity}', "there run count_nonzero, scale, sum"),
+            ("sum", '{"keys": ["a"], "axis": 1}', "Pull the key and compute it here"),
+        ]:
+            with pytest.raises(glintpy.ConfigError, match=said):
+                send(head, body)
+        assert kv.pull("table").max() == 1
+
+
 @pytest.mark.parametrize("kind", SYNC)
 def test_mxnet_s_names_of_it_are_known(kind: str, cluster: glintpy.LocalCluster, job: str) -> None:
     with cluster.client() as client, create(kind, client, job=job) as kv:
