@@ -177,7 +177,8 @@ class Directory:
 
     def _follow_model(self, entry: Entry) -> None:
         number = entry["number"]
-        self.models[number] = Held(entry["kind"], entry["size"], 0, DTYPES[entry["dtype"]], self.epoch)
+        used = entry.get("used", 0)
+        self.models[number] = Held(entry["kind"], entry["size"], used, DTYPES[entry["dtype"]], self.epoch)
         self.num_models = max(self.num_models, number + 1)
 
     def _put(self, key: Key, model: int, offset: int, spec: Spec) -> None:

@@ -152,7 +152,8 @@ def taken_up(saved: Saved, url: str, directory: Directory, models: Models, updat
     entries: list[Entry] = []
     for old, number in numbers.items():
         models.load(f"{url}/model-{old}", number, updater)
-        entries.append({**saved.models[old], "number": number})
+        # Full from the first: its other cells have what keys had that were saved, slots too.
+        entries.append({**saved.models[old], "number": number, "used": saved.models[old]["size"]})
     places = [
         (key, numbers[place.model], place.offset)
         for key, place in saved.places.items()

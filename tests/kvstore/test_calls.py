@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import glintpy
-from glintpy.kvstore import KVStore, RowSparse
+from glintpy.kvstore import KVStore, RowSparse, create
 from glintpy.updaters import SGD, Adagrad, Adam, schedules
 
 
@@ -351,6 +351,25 @@ def test_states_are_saved_and_loaded(kv: KVStore, tmp_path: Any) -> None:
     kv.push(keys, [np.ones(2), np.ones(70_000), np.ones((300, 300))])
     for found, wanted in zip(kv.pull(keys), second, strict=True):
         assert np.allclose(found, wanted, rtol=1e-12)
+
+
+def test_a_key_that_comes_after_states_were_loaded_begins_anew(
+    kv: KVStore, cluster: glintpy.LocalCluster, job: str, tmp_path: Any
+) -> None:
+    kv.set_optimizer("sgd", learning_rate=1.0, momentum=0.9)
+    kv.init(["a", "b"], [np.zeros(3), np.zeros(3)])
+    kv.push(["a", "b"], [np.ones(3), np.full(3, 7.0)])
+    kv.pull(["a", "b"])
+    kv.save_optimizer_states(tmp_path / "states")
+    with cluster.client() as client, create(kv.type, client, job=f"{job}-other", num_workers=1) as other:
+        other.set_optimizer("sgd", learning_rate=1.0, momentum=0.9)
+        other.init("a", np.zeros(3))
+        other.load_optimizer_states(tmp_path / "states")
+        other.init(["c", "d"], [np.zeros(3), np.ones(3)])
+        assert other.pull("c").tolist() == [0, 0, 0]
+        other.push(["a", "c", "d"], [np.zeros(3), np.ones(3), np.ones(3)])
+        found = other.pull(["a", "c", "d"])
+    assert [array[0] for array in found] == [-0.9, -1, 0]
 
 
 def test_states_of_another_optimizer_are_refused(kv: KVStore, tmp_path: Any) -> None:
