@@ -8,7 +8,7 @@ who has not heard of a key's end finds what the key was, or no model, and never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -124,7 +124,9 @@ class Directory:
     num_moves: int = 0
 
     def apply(self, entry: Entry) -> None:
-        """Follow one entry.
+        """Follow one entry; what it says of keys that are gone is passed over.
+
+        Whoever leads next may have known less than who led before: an entry that some can't follow would end the store.
 
         Raises:
             ConfigError: it is none of these, so it was written by another version.
@@ -157,18 +159,21 @@ class Directory:
     def _follow_moved(self, entry: Entry) -> None:
         self.num_moves += 1
         for key, model, offset in entry["keys"]:
-            self._move(key, model, offset)
+            if key in self.places:
+                self._move(key, model, offset)
 
     def _follow_again(self, entry: Entry) -> None:
-        for key in entry["keys"]:
+        for key in self._there(entry):
             self.versions[key] += 1
-            place = self.places[key]
-            self.places[key] = Place(place.model, place.offset, place.spec, self.versions[key])
+            self.places[key] = replace(self.places[key], version=self.versions[key])
 
     def _follow_deleted(self, entry: Entry) -> None:
-        for key in entry["keys"]:
+        for key in self._there(entry):
             self._leave(key, self.places.pop(key))
             self.ended[key] = self.versions[key]
+
+    def _there(self, entry: Entry) -> list[Key]:
+        return [key for key in dict.fromkeys(entry["keys"]) if key in self.places]
 
     def _follow_optimizer(self, entry: Entry) -> None:
         self.optimizer = entry

@@ -201,12 +201,12 @@ class KVStore(KVStoreBase):
         ``barrier``, ``init`` or ``delete``.
 
         Args:
-            key: one or a list.
+            key: one or a list; one that repeats is ended once.
 
         Raises:
             ModelNotFound: there is no such key.
         """
-        keys, _ = forms.keys_of(key)
+        keys = list(dict.fromkeys(forms.keys_of(key)[0]))
         self._delete(keys)
         if self._compressor is not None:
             self._compressor.forget(keys)

@@ -400,6 +400,14 @@ def test_a_deleted_key_is_gone_and_can_be_made_anew(kv: KVStore) -> None:
     assert kv.pull("b").tolist() == [1, 1]
 
 
+def test_a_key_that_repeats_is_deleted_once(kv: KVStore) -> None:
+    kv.init(["a", "b"], [ones(2), ones(2)])
+    kv.delete(["a", "a"])
+    kv.init("a", 2 * ones(3))
+    assert kv.keys() == ["b", "a"]
+    assert kv.pull("a").tolist() == [2, 2, 2]
+
+
 def test_what_a_store_is_can_be_asked(kv: KVStore) -> None:
     assert kv.type in {"local", "device", "dist_async", "dist_sync"}
     assert (kv.rank, kv.num_workers) == (0, 1)

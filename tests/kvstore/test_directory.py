@@ -93,6 +93,16 @@ def test_a_place_is_never_used_twice() -> None:
     assert directory.places["a"].version == 2
 
 
+def test_an_entry_about_keys_that_are_gone_is_followed_for_the_others() -> None:
+    directory = Directory()
+    add(directory, {"a": Spec((10,), F4), "b": Spec((10,), F4)})
+    directory.apply({"entry": "deleted", "keys": ["a", "a", "never"]})
+    directory.apply({"entry": "again", "keys": ["a", "b"]})
+    directory.apply({"entry": "moved", "keys": [["a", 0, 0], ["b", 0, 10]]})
+    assert list(directory.places) == ["b"]
+    assert directory.versions == {"a": 1, "b": 2}
+
+
 def test_models_without_keys_end_when_nothing_can_come_into_them() -> None:
     directory = Directory()
     add(directory, {"a": Spec((10,), F4), "big": Spec((100_000,), F4)})
