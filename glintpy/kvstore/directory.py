@@ -143,15 +143,6 @@ class Directory:
             raise ConfigError(f"the store's directory has an entry of another version: {entry!r:.200}")
         follow(entry)
 
-    def left_of(self, keys: list[Key], num_inits: Mapping[Key, int]) -> list[Key]:
-        """Return the keys that nobody has deleted since a worker initialised them.
-
-        Args:
-            keys: some keys.
-            num_inits: how often the worker initialised each.
-        """
-        return [key for key in keys if not 0 < num_inits.get(key, 0) <= self.ended.get(key, 0)]
-
     def _follow_keys(self, entry: Entry) -> None:
         for key, model, offset, shape, dtype in entry["keys"]:
             self._put(key, model, offset, Spec(tuple(shape), DTYPES[dtype]))

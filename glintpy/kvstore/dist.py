@@ -24,12 +24,14 @@ from glintpy.kvstore import commands, states
 from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, keys_entry, moved_entry
 from glintpy.kvstore.exchange import Exchange
 from glintpy.kvstore.forms import Array, Given, Key, Spec
+from glintpy.kvstore.inits import Inits
 from glintpy.kvstore.leading import Leading
 from glintpy.kvstore.local import continues
 from glintpy.kvstore.log import Log
 from glintpy.kvstore.membership import Membership
 from glintpy.kvstore.models import Models
 from glintpy.kvstore.optimizers import Optimizer
+from glintpy.kvstore.rounds import Rounds
 from glintpy.kvstore.store import KVStore
 from glintpy.updaters import Updater
 
@@ -58,13 +60,14 @@ class DistKVStore(KVStore):
         self._models = Models(
             self.client, self._prefix, self._directory, membership.group if in_rounds else None
         )
-        self._exchange = Exchange(self._models, in_rounds=in_rounds, who=self._who_waits)
-        self._num_inits: dict[Key, int] = {}
+        rounds = Rounds() if in_rounds else None
+        self._exchange = Exchange(self._models, rounds, who=self._who_waits)
         self._num_optimizers = 0
         self._is_closed = False
         log = Log(self.client, self._prefix)
-        self._leading = Leading(membership, log, self._directory, self._models)
+        self._leading = Leading(membership, log, self._directory, self._models, rounds)
         self._leading.follow()
+        self._inits = Inits(self._directory, comes_late=not membership.is_new)
 
     # --- what it is -------------------------------------------------------------------------------------------
 
@@ -166,26 +169,16 @@ class DistKVStore(KVStore):
         with self._lock:
             self._check()
             self._leading.follow()
-            wanted = {key: self._num_inits.get(key, 0) + 1 for key in values}
-
-            def is_done() -> bool:
-                return all(self._directory.versions.get(key, 0) >= wanted[key] for key in values)
-
-            def lead() -> None:
-                self._lead_init(
-                    {
-                        key: value
-                        for key, value in values.items()
-                        if self._directory.versions.get(key, 0) < wanted[key]
-                    }
-                )
-
+            wanted = self._inits.wanted(values)
             self._leading.lead_or_wait(
-                is_done, lead, lambda: f"key {self._first_missing(wanted)!r} was not initialised"
+                lambda: not self._inits.missing(wanted),
+                lambda: self._lead_init({key: values[key] for key in self._inits.missing(wanted)}),
+                lambda: f"key {self._inits.missing(wanted)[0]!r} was not initialised",
             )
             for key, value in values.items():
-                self._check_same(key, value)
-            self._num_inits |= wanted
+                if key in self._directory.places:  # else who is ahead has deleted it already
+                    self._check_same(key, value)
+            self._inits.note(wanted)
 
     def _lead_init(self, values: dict[Key, Array]) -> None:
         known = {key: value for key, value in values.items() if key in self._directory.places}
@@ -236,14 +229,14 @@ class DistKVStore(KVStore):
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
             self._check()
-            keys = self._directory.left_of(keys, self._num_inits)
+            asked, keys = keys, self._inits.left_of(keys)
             self._specs(keys)
             before = {key: self._directory.places[key].version for key in keys}
             try:
                 self._exchange.pull(keys)  # what is under way ends first
             except (ModelNotFound, KeyError):
                 self._leading.follow()
-                if self._directory.left_of(keys, self._num_inits):
+                if self._inits.left_of(keys):
                     raise
             except (PushFailed, PullFailed, WorkersMissing) as error:
                 # A round that can't end is no reason to keep its key: this is the way out of it.
@@ -260,7 +253,7 @@ class DistKVStore(KVStore):
             self._leading.lead_or_wait(
                 lambda: not any(map(is_there, keys)), lead, lambda: f"key {keys[0]!r} was not deleted"
             )
-            self._exchange.forget(keys)
+            self._inits.note_deleted(asked)
 
     # --- updates ----------------------------------------------------------------------------------------------
 
@@ -425,9 +418,6 @@ class DistKVStore(KVStore):
         """Wait for all that this worker has under way, rounds too."""
         self._exchange.flush()
         self._exchange.end_rounds(self._directory.places)
-
-    def _first_missing(self, wanted: dict[Key, int]) -> Key:
-        return next(key for key, version in wanted.items() if self._directory.versions.get(key, 0) < version)
 
     def _check_same(self, key: Key, value: Array) -> None:
         spec = self._directory.places[key].spec

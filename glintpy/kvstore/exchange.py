@@ -36,16 +36,17 @@ class Exchange:
 
     Args:
         models: of the store.
-        in_rounds: whether all workers push equally often, and the sum of each round is applied as one.
+        rounds: this worker's, where all workers push equally often and the sum of each round is applied as one; None:
+            pushes are applied as they come.
         who: says who waits for whom: "not all of ... have pushed".
 
     Threads:
         Belongs to whoever holds the store's lock.
     """
 
-    def __init__(self, models: Models, *, in_rounds: bool, who: Callable[[str], str]) -> None:
+    def __init__(self, models: Models, rounds: Rounds | None, *, who: Callable[[str], str]) -> None:
         self._models = models
-        self._rounds = Rounds() if in_rounds else None
+        self._rounds = rounds
         self._who = who
         self._pending: deque[Future[Any]] = deque()
 
@@ -150,11 +151,6 @@ class Exchange:
         tags = {} if self._rounds is None else self._open(keys)
         if tags:
             self.pull(list(tags))
-
-    def forget(self, keys: Iterable[Key]) -> None:
-        """Take no part any more in rounds of some keys, which have ended."""
-        if self._rounds is not None:
-            self._rounds.forget(keys)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from glintpy.kvstore.directory import Directory, Entry
 from glintpy.kvstore.log import Log
 from glintpy.kvstore.membership import Membership, wait_until
 from glintpy.kvstore.models import Models
+from glintpy.kvstore.rounds import Rounds
 
 LEADS_EVERY_S = 1.0
 """How often a worker that waits for rank 0 looks whether it has to do the work itself."""
@@ -22,6 +23,7 @@ class Leading:
         log: what was written down.
         directory: what it says; changed here only.
         models: whose handles end with their models.
+        rounds: of the worker's keys, which end with them; None: it takes part in none.
 
     Attributes:
         timeout_s: how long others are waited for.
@@ -30,27 +32,39 @@ class Leading:
         Belongs to one thread at a time.
     """
 
-    def __init__(self, membership: Membership, log: Log, directory: Directory, models: Models) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        log: Log,
+        directory: Directory,
+        models: Models,
+        rounds: Rounds | None = None,
+    ) -> None:
         self._membership = membership
         self._log = log
         self._directory = directory
         self._models = models
+        self._rounds = rounds
         self.timeout_s = membership.timeout_s
 
     def publish(self, entries: list[Entry]) -> None:
         """Write entries down and follow them; by who leads."""
         self._log.add(entries)
-        for entry in entries:
-            self._directory.apply(entry)
+        self._apply(entries)
 
     def follow(self) -> None:
         """Take in what was written down since the last look."""
         news = self._log.news()
-        for entry in news:
-            self._directory.apply(entry)
+        self._apply(news)
         if news:
             for model in self._directory.empty_models():
                 self._models.handles.pop(model, None)
+
+    def _apply(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self._directory.apply(entry)
+            if self._rounds is not None and entry["entry"] == "deleted":
+                self._rounds.forget(entry["keys"])
 
     def sweep(self) -> None:
         """End models in which no key lies any more; by who leads."""

@@ -192,6 +192,45 @@ def test_a_worker_that_comes_later_finds_all_that_is_there(cluster: glintpy.Loca
         assert kv.pull("w").tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("kind", ["dist_async", "dist_sync"])
+def test_a_worker_that_comes_later_deletes_and_makes_anew_with_the_others(
+    kind: str, cluster: glintpy.LocalCluster, job: str
+) -> None:
+    with cluster.client() as client, create(kind, client, job=job) as kv:
+        kv.set_optimizer("add")
+        kv.init(["b", "gone"], [np.zeros(3), np.zeros(3)])
+        kv.init("b", np.zeros(3))
+        kv.pushpull(["b", "gone"], [np.ones(3), np.ones(3)])
+        kv.delete("gone")
+        with cluster.client() as other, create(kind, other, job=job) as late, ThreadPoolExecutor(1) as pool:
+            for store in (kv, late):
+                store.delete("b")
+            waiting = pool.submit(late.init, ["b", "gone"], [np.zeros(3), np.zeros(3)])
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+            kv.init(["b", "gone"], [np.full(3, 5.0), np.full(3, 6.0)])
+            waiting.result(PATIENCE_S)
+            for store in (kv, late):
+                store.push(["b", "gone"], [np.ones(3), np.ones(3)]).result()
+            for store in (late, kv):
+                assert [array[0] for array in store.pull(["b", "gone"])] == [7, 8]
+
+
+def test_who_deletes_early_is_not_waited_for(run_workers: RunWorkers) -> None:
+    def work(kv: KVStore) -> Any:
+        if kv.rank == 0:
+            kv.init("b", np.ones(2))
+            kv.delete("b")
+        kv.barrier()
+        if kv.rank == 1:
+            kv.init("b", np.ones(2))
+            kv.delete("b")
+        kv.init("b", np.full(3, 2.0))
+        return kv.pull("b").tolist()
+
+    assert run_workers(work) == [[2, 2, 2]] * 2
+
+
 def test_the_environment_says_what_create_is_not_given(
     cluster: glintpy.LocalCluster, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
