@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glintpy import DTypeError, KeyRangeError, ShapeError
+from glintpy.kvstore.casting import cast
 
 Key = int | str
 Array = NDArray[Any]
@@ -201,9 +202,11 @@ def pushed(key: Any, value: Any, specs: Mapping[Key, Spec]) -> dict[Key, Given]:
 def _summed(key: Key, devices: list[Any], spec: Spec) -> Given:
     sparse = [entry for entry in devices if isinstance(entry, RowSparse)]
     if not sparse:
-        total = fitted(key, devices[0], spec).astype(spec.dtype, copy=len(devices) > 1)
+        total = fitted(key, devices[0], spec)
+        if len(devices) > 1:
+            total = total.copy()
         for entry in devices[1:]:
-            total += fitted(key, entry, spec).astype(spec.dtype, copy=False)
+            total += fitted(key, entry, spec)
         return total
     if len(sparse) < len(devices):
         raise ShapeError(f"key {key!r} was given dense and row-sparse values together")
@@ -218,13 +221,13 @@ def _summed(key: Key, devices: list[Any], spec: Spec) -> Given:
     values = np.concatenate([_numbers(entry.values, key) for entry in sparse])
     return RowSparse(
         np.concatenate([entry.indices for entry in sparse]),
-        _cast(key, values, spec).astype(spec.dtype),
+        _cast(key, values, spec),
         spec.shape,
     )
 
 
 def fitted(key: Key, value: Any, spec: Spec) -> Array:
-    """Return an array that fits a key; it may be what was given.
+    """Return an array of a key's shape and dtype; it may be what was given.
 
     Raises:
         ShapeError, DTypeError: it doesn't fit.
@@ -236,9 +239,7 @@ def fitted(key: Key, value: Any, spec: Spec) -> Array:
 
 
 def _cast(key: Key, array: Array, spec: Spec) -> Array:
-    if array.dtype != spec.dtype and not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-        raise DTypeError(f"a value of {array.dtype.name} for key {key!r}, which holds {spec}")
-    return array
+    return array if array.dtype == spec.dtype else cast(array, spec.dtype, f"a value for key {key!r}")
 
 
 def _numbers(array: Array, key: Key) -> Array:
@@ -314,9 +315,13 @@ def can_land(out: Any, dtype: np.dtype[Any]) -> bool:
 
 
 def write(outs: Iterable[Any], value: Array) -> None:
-    """Write a value into arrays that were checked."""
+    """Write a value into arrays that were checked.
+
+    Raises:
+        DTypeError: one is narrower and can't hold a number of it; it is as it was.
+    """
     for out in outs:
-        out[...] = value
+        out[...] = cast(value, out.dtype, "what out gets") if isinstance(out, np.ndarray) else value
 
 
 def row_ids_of(keys: Sequence[Key], is_list: bool, row_ids: Any) -> list[NDArray[np.int64]]:

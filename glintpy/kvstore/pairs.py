@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glintpy import ConfigError, DTypeError, KeyRangeError, ShapeError
+from glintpy.kvstore import casting
 from glintpy.kvstore.forms import DTYPES
 
 Array = NDArray[Any]
@@ -127,9 +128,7 @@ def cast(values: Array, dtype: np.dtype[Any]) -> Array:
     Raises:
         DTypeError: it can't hold them.
     """
-    if not np.can_cast(values.dtype, dtype, "same_kind"):
-        raise DTypeError(f"vals are of {values.dtype}, and the app's values of {dtype}")
-    return values.reshape(-1).astype(dtype, copy=False)
+    return casting.cast(values, dtype, "vals").reshape(-1)
 
 
 def check_output(out: Any, what: str, size: int | None, dtype: np.dtype[Any]) -> Array:

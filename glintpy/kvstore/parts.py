@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy import BigTable, Future, gather
+from glintpy.kvstore.casting import cast
 from glintpy.kvstore.pairs import Array, Keys, Places
 
 
@@ -116,6 +117,9 @@ class Exchange:
 
         Args:
             answer: what ``send`` became.
+
+        Raises:
+            DTypeError: the array is narrower and can't hold a value.
         """
         if self._lens is not None:
             self._lens[...] = np.reshape(np.broadcast_to(self._lengths, self._lens.size), self._lens.shape)
@@ -136,5 +140,5 @@ class Exchange:
                     found[part.cells[part.is_there]] = rows[part.is_there]
         if self._vals is None:
             return found
-        self._vals[...] = found.reshape(self._vals.shape)
+        self._vals[...] = cast(found, self._vals.dtype, "what vals gets").reshape(self._vals.shape)
         return self._vals

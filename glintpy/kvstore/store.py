@@ -112,7 +112,8 @@ class KVStore(KVStoreBase):
 
         Raises:
             ModelNotFound: a key that was never initialised.
-            ShapeError, DTypeError: an ``out`` that doesn't fit; nothing was sent.
+            ShapeError, DTypeError: an ``out`` that doesn't fit; nothing was sent. Or one that is narrower than the key
+                and can't hold what came.
         """
         del priority, ignore_sparse
         keys, is_list = forms.keys_of(key)

@@ -203,6 +203,44 @@ def test_what_doesn_t_fit_is_said_and_changes_nothing(kv: KVStore, call: Any, ki
     assert kv.pull("a").tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "pushed", "said"),
+    [
+        ("int8", np.array([300, -129]), "key 'a' has -129; int8 holds -128 to 127"),
+        ("int8", np.array([128, 1], "uint8"), "has 128; int8 holds"),
+        ("int64", np.array([2**63, 1], "uint64"), "has 9223372036854775808; int64 holds"),
+        ("float16", np.array([1.0, 1e6]), "has 1000000.0; float16 holds -65504 to 65504"),
+        ("float32", [np.ones(2), np.array([1.0, -1e300])], r"has -1e\+300; float32"),
+        ("int8", RowSparse([1], np.array([200])), "has 200; int8"),
+    ],
+)
+def test_what_a_key_can_t_hold_is_never_pushed(kv: KVStore, dtype: str, pushed: Any, said: str) -> None:
+    kv.init(["a", "b"], [np.ones(2, dtype)] * 2)
+    with pytest.raises(glintpy.DTypeError, match=said):
+        kv.push(["b", "a"], [np.zeros(2, dtype), pushed])
+    assert [array.tolist() for array in kv.pull(["a", "b"])] == [[1, 1], [1, 1]]
+
+
+def test_other_dtypes_of_a_kind_are_taken_where_they_fit(kv: KVStore) -> None:
+    kv.init(["i", "f"], [np.ones(2, "int8"), np.ones(2, "float16")])
+    kv.push(["i", "f"], [np.array([-128, 127]), np.array([0.1, np.inf])])
+    assert kv.pull("i").tolist() == [-128, 127]
+    assert kv.pull("f").tolist() == [np.float16(0.1), np.inf]
+
+
+def test_an_output_gets_what_it_can_hold(kv: KVStore) -> None:
+    kv.init(["a", "f"], [np.array([300, 1]), np.array([1e300, 1.0])])
+    narrow, wide = np.zeros(2, "int8"), np.zeros(2, "int16")
+    assert kv.pull("a", out=wide).tolist() == wide.tolist() == [300, 1]
+    with pytest.raises(glintpy.DTypeError, match="what out gets has 300; int8 holds -128 to 127"):
+        kv.pull("a", out=narrow)
+    with pytest.raises(glintpy.DTypeError, match=r"1e\+300; float32 holds"):
+        kv.pull("f", out=np.zeros(2, "float32"))
+    with pytest.raises(glintpy.DTypeError, match="300; int8"):
+        kv.row_sparse_pull("a", out=np.zeros(1, "int8"), row_ids=[0])
+    assert narrow.tolist() == [0, 0]
+
+
 # --- rows -----------------------------------------------------------------------------------------------------
 
 

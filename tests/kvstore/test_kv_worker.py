@@ -367,6 +367,17 @@ def test_a_slicer_that_loses_or_repeats_keys_is_an_error_of_the_call(
         worker.set_slicer(3)  # type: ignore[arg-type]
 
 
+def test_values_that_the_app_or_the_array_can_t_hold_are_refused(client: glintpy.Client, job: str) -> None:
+    with KVWorker(client=client, job=job, dtype="int16") as worker:
+        worker.wait(worker.push([1], np.array([300])))  # int64 that fits
+        with pytest.raises(glintpy.DTypeError, match="vals has 40000; int16 holds -32768 to 32767"):
+            worker.push([1], np.array([40_000]))
+        narrow = np.zeros(1, "int8")
+        with pytest.raises(glintpy.DTypeError, match="what vals gets has 300; int8 holds -128 to 127"):
+            worker.wait(worker.pull([1], narrow))
+        assert (narrow.tolist(), pulled(worker, [1])) == ([0], [300])
+
+
 # --- whose worker it is ------------------------------------------------------------------------------------------
 
 
