@@ -298,8 +298,11 @@ def check_output(key: Key, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     Raises:
         ShapeError, DTypeError: with what it is and what it should be.
     """
-    if not hasattr(out, "shape") or not hasattr(out, "dtype"):
-        raise DTypeError(f"out is an array to write into, not {type(out).__name__}, for key {key!r}")
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        raise DTypeError(
+            f"out is an array to write into, not {type(out).__name__}, for key {key!r}; pushpull writes into the value "
+            "where it is given none: pass out="
+        )
     if tuple(out.shape) != shape:
         raise ShapeError(f"out has shape {tuple(out.shape)} for key {key!r}, whose value has {shape}")
     if isinstance(out, np.ndarray):

@@ -180,6 +180,12 @@ def test_anything_that_numpy_makes_an_array_of_is_a_value(kv: KVStore) -> None:
         (lambda kv: kv.pull("a", out=ones(3)), glintpy.ShapeError, r"out has shape \(3,\)"),
         (lambda kv: kv.pull("a", out=np.ones(2, int)), glintpy.DTypeError, "out is of int64"),
         (lambda kv: kv.pull("a", out=3), glintpy.DTypeError, "out is an array to write into, not int"),
+        (
+            lambda kv: kv.pushpull("s", np.float32(4)),
+            glintpy.DTypeError,
+            "not float32, for key 's'; .*: pass out=",
+        ),
+        (lambda kv: kv.pushpull("s", 4.0), glintpy.DTypeError, "not float, for key 's'; .*: pass out="),
         (lambda kv: kv.pull(1.5), TypeError, "a key is an int or a str, not 1.5"),
         (lambda kv: kv.init(["x", "x"], [ones(1)] * 2), glintpy.ShapeError, "'x' stands twice"),
         (lambda kv: kv.init("x", "text"), glintpy.DTypeError, "array of numbers"),
@@ -197,10 +203,10 @@ def test_anything_that_numpy_makes_an_array_of_is_a_value(kv: KVStore) -> None:
     ],
 )
 def test_what_doesn_t_fit_is_said_and_changes_nothing(kv: KVStore, call: Any, kind: type, said: str) -> None:
-    kv.init("a", ones(2))
+    kv.init(["a", "s"], [ones(2), np.float32(1)])
     with pytest.raises(kind, match=said):
         call(kv)
-    assert kv.pull("a").tolist() == [1, 1]
+    assert [array.tolist() for array in kv.pull(["a", "s"])] == [[1, 1], 1]
 
 
 @pytest.mark.parametrize(
