@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from glintpy import ConfigError, DTypeError
 
+Key = int | str
+
 THRESHOLD = 0.5
 """MXNet's default for two bits; for one bit it is 0."""
 
@@ -33,42 +35,55 @@ class Compressor:
 
     bits: int
     threshold: float
-    left: dict[int | str, NDArray[Any]] = field(default_factory=dict)
+    left: dict[Key, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def levels(self) -> tuple[float, ...]:
         """All values that are pushed."""
         return (-1.0, 1.0) if self.bits == 1 else (-self.threshold, 0.0, self.threshold)
 
-    def compress(self, key: int | str, value: NDArray[Any]) -> NDArray[Any]:
-        """Return what is pushed in place of a gradient, and keep the difference.
+    def compress(self, values: Mapping[Key, NDArray[Any]]) -> dict[Key, NDArray[Any]]:
+        """Return what is pushed in place of gradients, and keep the differences.
 
         Args:
-            key: whose gradient it is.
-            value: of any shape, of floats; only read.
+            values: by key, of any shape, of floats; only read.
 
         Raises:
-            DTypeError: integers.
+            DTypeError: integers; or NaN or infinities, which would stay in what is left. Nothing has changed.
         """
-        if value.dtype.kind != "f":
-            raise DTypeError(f"key {key!r} is of {value.dtype.name}; gradients of floats can be compressed")
-        left = self.left.get(key)
-        total = value if left is None else value + left
-        sent = quantised(total, self.bits, self.threshold)
-        self.left[key] = total - sent
+        sent: dict[Key, NDArray[Any]] = {}
+        left: dict[Key, NDArray[Any]] = {}
+        for key, value in values.items():
+            if value.dtype.kind != "f":
+                raise DTypeError(
+                    f"key {key!r} is of {value.dtype.name}; gradients of floats can be compressed"
+                )
+            before = self.left.get(key)
+            with np.errstate(over="ignore"):
+                total = value if before is None else value + before
+            wrong = ~np.isfinite(total)
+            if wrong.any():
+                raise DTypeError(
+                    f"the gradient of key {key!r}, with what compression left out of earlier ones, has "
+                    f"{total[wrong][0]!s} in {int(wrong.sum())} of {total.size} cells, which no later push would make "
+                    "up for: nothing was pushed; push finite ones"
+                )
+            sent[key] = quantised(total, self.bits, self.threshold)
+            left[key] = total - sent[key]
+        self.left |= left
         return sent
 
-    def forget(self, keys: Iterable[int | str]) -> None:
+    def forget(self, keys: Iterable[Key]) -> None:
         """Drop what was left out of some keys."""
         for key in keys:
             self.left.pop(key, None)
 
 
 def quantised(values: NDArray[Any], bits: int, threshold: float) -> NDArray[Any]:
-    """Return values of one or two bits, of the same dtype; NaN becomes 0, or -1 with one bit.
+    """Return values of one or two bits, of the same dtype.
 
     Args:
-        values: floats of any shape.
+        values: finite floats of any shape.
         bits: 1 or 2.
         threshold: see above.
     """

@@ -422,10 +422,11 @@ class KVStore(KVStoreBase):
         if factor != 1.0:
             values = {key: _scaled(key, value, factor) for key, value in values.items()}
         if self._compressor is not None:
-            for key, value in values.items():
-                if isinstance(value, RowSparse):
+            arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
+            for key in values:
+                if key not in arrays:
                     raise ConfigError(f"rows of key {key!r} can't be compressed; push the whole array")
-                values[key] = self._compressor.compress(key, value)
+            return dict(self._compressor.compress(arrays))
         return values
 
 

@@ -101,6 +101,35 @@ def test_a_local_store_has_nothing_to_compress() -> None:
         create("local").set_gradient_compression({"type": "2bit"})
 
 
+@pytest.mark.parametrize(
+    "refused", [np.ones(2, "int32"), RowSparse([1], [1.0]), np.ones(3), [1, np.nan], [-np.inf, 0]]
+)
+def test_a_push_that_is_refused_leaves_what_was_left_out(refused: Any) -> None:
+    kv = create("device")
+    value = refused if isinstance(refused, np.ndarray) and refused.dtype.kind == "i" else np.zeros(2)
+    kv.init(["w", "other"], [np.zeros(2), np.zeros_like(value)])
+    kv.set_optimizer("add")
+    kv.set_gradient_compression({"type": "2bit", "threshold": 1.0})
+    given = np.array(refused) if isinstance(refused, list) else refused
+    with pytest.raises((glintpy.DTypeError, glintpy.ShapeError, glintpy.ConfigError)):
+        kv.push(["w", "other"], [np.full(2, 0.75), given])
+    if value.dtype.kind == "f":
+        kv.push("other", np.full(2, 0.5))
+        kv.push("other", np.full(2, 0.5))
+        assert kv.pull("other").tolist() == [1, 1]
+    kv.push("w", np.full(2, 0.75))
+    assert kv.pull("w").tolist() == [0, 0]
+
+
+def test_a_sum_of_what_was_left_out_that_is_no_number_is_said() -> None:
+    kv = create("device")
+    kv.init("w", np.zeros(2, "float16"))
+    kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+    kv.push("w", np.full(2, 6e4, "float16"))
+    with pytest.raises(glintpy.DTypeError, match=r"'w', with what .*, has inf in 2 of 2 cells"):
+        kv.push("w", np.full(2, 6e4, "float16"))
+
+
 def test_compression_ends_and_is_for_whole_arrays_of_floats() -> None:
     kv = create("device")
     kv.init(["w", "n"], [np.zeros(2), np.zeros(2, int)])
