@@ -162,18 +162,24 @@ def paired(key: Any, value: Any, *, what: str = "values") -> list[tuple[Key, Any
 
 
 def initial(key: Any, value: Any) -> dict[Key, Array]:
-    """Return an initial value for each key, C-contiguous and nobody else's.
+    """Return an initial value for each key, C-contiguous, of this machine's byte order and nobody else's.
 
     Raises:
         ShapeError: a key stands twice, or what ``paired`` refuses.
-        DTypeError: what is no array of numbers.
+        DTypeError: what is no array of numbers, or of numbers that no key can hold.
     """
     found: dict[Key, Array] = {}
     for one, given in paired(key, value):
         if one in found:
             raise ShapeError(f"key {one!r} stands twice in the list")
         dense = given.todense() if isinstance(given, RowSparse) else given
-        found[one] = _numbers(np.array(dense, order="C"), one)
+        array = _numbers(np.asarray(dense), one)
+        dtype = DTYPES.get(array.dtype.name)
+        if dtype is None:
+            raise DTypeError(
+                f"the value of key {one!r} is of {array.dtype}; a key holds one of {', '.join(DTYPES)}"
+            )
+        found[one] = np.array(array, dtype, order="C")
     return found
 
 

@@ -49,6 +49,21 @@ def test_without_an_optimizer_what_is_pushed_replaces_what_is_stored(kv: KVStore
     assert kv.pull("w").tolist() == [8, 8, 8]
 
 
+def test_a_key_has_this_machine_s_byte_order(kv: KVStore) -> None:
+    kv.init(["f", "i"], [np.arange(3, dtype=">f4"), np.arange(3, dtype=">i2")])
+    kv.set_optimizer("add")
+    kv.push(["f", "i"], [np.arange(3, dtype=">f4"), np.arange(3, dtype=">i2")])
+    out = np.zeros(3, ">f4")
+    kv.pull("f", out=out)
+    found = kv.pull(["f", "i"])
+    assert [(array.dtype, array.tolist()) for array in found] == [
+        ("float32", [0, 2, 4]),
+        ("int16", [0, 2, 4]),
+    ]
+    assert all(array.dtype.isnative for array in found)
+    assert out.tolist() == [0, 2, 4]
+
+
 def test_lists_of_keys_take_lists_of_values(kv: KVStore) -> None:
     keys = ["a", 5, "c"]
     kv.init(keys, [ones(2), ones(3), ones(2, 2)])
@@ -188,6 +203,11 @@ def test_anything_that_numpy_makes_an_array_of_is_a_value(kv: KVStore) -> None:
         (lambda kv: kv.pushpull("s", 4.0), glintpy.DTypeError, "not float, for key 's'; .*: pass out="),
         (lambda kv: kv.pull(1.5), TypeError, "a key is an int or a str, not 1.5"),
         (lambda kv: kv.init(["x", "x"], [ones(1)] * 2), glintpy.ShapeError, "'x' stands twice"),
+        (
+            lambda kv: kv.init("x", np.ones(2, np.longdouble)),
+            glintpy.DTypeError,
+            "a key holds one of bool, int8",
+        ),
         (lambda kv: kv.init("x", "text"), glintpy.DTypeError, "array of numbers"),
         (lambda kv: kv.init("a", ones(3)), glintpy.ShapeError, "key 'a' holds float32"),
         (
