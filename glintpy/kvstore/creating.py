@@ -25,6 +25,9 @@ LOCAL = (
 ASYNC = ("dist_async", "dist_async_device", "dist_device_async")
 SYNC = ("dist_sync", "dist", "dist_sync_device", "dist_device_sync")
 
+SYNC_WORKERS_MAX = 63
+"""Workers of a store in rounds: servers note who has pushed in one bit each."""
+
 TIMEOUT_S = 30.0
 
 
@@ -59,7 +62,8 @@ def create(
         A ``KVStore``, or an instance of what was registered.
 
     Raises:
-        ConfigError: there is no such kind, or no cluster; or this process is no worker.
+        ConfigError: there is no such kind, or no cluster; or this process is no worker, or one of a job with another
+            number of workers; or there are too many for this kind.
         MasterUnreachable: nobody answers at the address.
         WorkersMissing: others did not come in time.
     """
@@ -80,6 +84,11 @@ def create(
             f"DMLC_ROLE is {found.role!r}, and a store belongs to a worker. A process with another role answers "
             "requests: kvstore.Postoffice() and kvstore.SimpleApp(). Servers that hold values, and masters, are "
             "commands of their own: start them with glintpy server and glintpy master, or with glintpy launch"
+        )
+    if kind in SYNC and (found.num_workers or 0) > SYNC_WORKERS_MAX:
+        raise ConfigError(
+            f"{kind} is for at most {SYNC_WORKERS_MAX} workers, and job {found.name!r} has {found.num_workers}: take "
+            "dist_async, or fewer"
         )
     membership = Membership.shared(client, found, timeout_s=timeout_s)
     try:

@@ -43,6 +43,7 @@ class Membership:
         self._num_users = 0
         self._num_stores = 0
         self._pid = os.getpid()
+        self._num_workers = job.num_workers
         self._gate = threading.Lock()
         # A launcher of MPI or Slurm may number more processes than there are workers.
         has_rank = job.rank is not None and job.num_workers is not None and job.rank < job.num_workers
@@ -70,6 +71,9 @@ class Membership:
             client: of the cluster, or its address.
             job: which.
             timeout_s: how long others are waited for.
+
+        Raises:
+            ConfigError: this process is in it with another number of workers.
         """
         where = id(client) if isinstance(client, Client) else client or job.address
         key = (os.getpid(), where, job.name)
@@ -88,6 +92,12 @@ class Membership:
                         made.close()
                     raise
                 found._gate = making
+            if job.num_workers not in {None, found._num_workers}:
+                has = "no given number of" if found._num_workers is None else found._num_workers
+                raise ConfigError(
+                    f"num_workers is {job.num_workers}, and this process is in job {job.name!r} already, which was "
+                    f"made with {has} workers: give the same number to each store of a job"
+                )
             found._num_users += 1
             return found
 

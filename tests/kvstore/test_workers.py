@@ -231,6 +231,20 @@ def test_who_deletes_early_is_not_waited_for(run_workers: RunWorkers) -> None:
     assert run_workers(work) == [[2, 2, 2]] * 2
 
 
+def test_numbers_of_workers_that_can_t_be_are_said(cluster: glintpy.LocalCluster, job: str) -> None:
+    with cluster.client() as client:
+        with pytest.raises(glintpy.ConfigError, match=r"dist_sync is for at most 63 workers, and .* has 64"):
+            create("dist_sync", client, job=job, num_workers=64)
+        with create("dist_async", client, job=job, num_workers=1) as kv:
+            with pytest.raises(
+                glintpy.ConfigError, match=r"num_workers is 5, and .* was made with 1 workers"
+            ):
+                create("dist_async", client, job=job, num_workers=5)
+            with create("dist_sync", client, job=job) as other:
+                assert other.num_workers == kv.num_workers == 1
+        assert client.models() == []
+
+
 def test_the_environment_says_what_create_is_not_given(
     cluster: glintpy.LocalCluster, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
