@@ -273,6 +273,11 @@ def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
         array.dtype.kind == "f" and bool((array == np.floor(array)).all())
     ):
         raise DTypeError(f"row ids are integers, not {array.dtype}")
+    beyond = (
+        array[(array >= 2**63) | (array < -(2**63))] if array.dtype.kind == "f" else array[array > 2**63 - 1]
+    )
+    if beyond.size:
+        raise KeyRangeError(f"row {beyond[0]!s} is beyond the rows of any key")
     return array.reshape(-1).astype(np.int64)
 
 

@@ -215,6 +215,13 @@ def test_anything_that_numpy_makes_an_array_of_is_a_value(kv: KVStore) -> None:
             glintpy.KeyRangeError,
             "row 2 of key 'a', which has 2 rows",
         ),
+        (
+            lambda kv: kv.row_sparse_pull("a", row_ids=np.array([1, 2**64 - 1], "uint64")),
+            glintpy.KeyRangeError,
+            "row 18446744073709551615 is beyond",
+        ),
+        (lambda kv: kv.row_sparse_pull("a", row_ids=[1e30]), glintpy.KeyRangeError, r"row 1e\+30 is beyond"),
+        (lambda kv: kv.row_sparse_pull("a", row_ids=[-np.inf]), glintpy.KeyRangeError, "row -inf is beyond"),
         (lambda kv: kv.row_sparse_pull("a"), glintpy.ShapeError, "row_ids says which rows"),
         (lambda kv: kv.delete("b"), glintpy.ModelNotFound, "never initialised"),
         (lambda kv: kv.configure(learning_rate=1), glintpy.ConfigError, "no optimiser yet"),
