@@ -5,7 +5,7 @@ Everything is refused here, with numbers, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,10 @@ def slices_of(slicer: Slicer | None, keys: Keys) -> list[Places] | None:
     """
     if slicer is None:
         return None
-    parts = [np.asarray(part) for part in slicer(keys)]
+    cut = slicer(keys)
+    if not isinstance(cut, Iterable):
+        raise DTypeError(f"a slicer returns a list of arrays of places of keys, not {cut!r:.80}")
+    parts = [np.asarray(part) for part in cut]
     for part in parts:
         if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
             raise DTypeError(

@@ -351,6 +351,7 @@ def test_a_slicer_cuts_requests_and_changes_nothing_else(request: pytest.Fixture
         (lambda _: [[1]], glintpy.ShapeError, "puts key 5 at position 0 into 0 parts"),
         (lambda _: [[0, 1, 2]], glintpy.ShapeError, "places 0 to 2 of 2 keys"),
         (lambda keys: [keys / 2], glintpy.DTypeError, "places of keys"),
+        (lambda _: None, glintpy.DTypeError, "a slicer returns a list of arrays .*, not None"),
         (lambda _: 1 / 0, ZeroDivisionError, "division by zero"),
     ],
 )
