@@ -118,7 +118,8 @@ Attempts = Annotated[
         min=1,
         max=1000,
         envvar="DMLC_NUM_ATTEMPT",
-        help="How often a worker is started until it counts as lost.",
+        help="How often a worker is started until it counts as lost for the job. Its group misses it meanwhile, see "
+        "--on-worker-lost: with end and raise others' barriers raise WorkerLost, with shrink they go on.",
     ),
 ]
 Command = Annotated[
@@ -162,7 +163,8 @@ def _launch(
     Each worker has the master's address in GLINTPY_MASTER and its number in GLINTPY_RANK, and the variables of dmlc's
     trackers; glintpy.kvstore.create finds them by itself. What a worker prints is shown behind its number.
 
-    The exit code is 0 if all workers ended with 0, and else that of the first one that didn't.
+    The exit code is 0 if all workers ended with 0; with --on-worker-lost shrink or raise, if any did. Else it is that
+    of the first worker that was lost.
     """
     log_to_stderr(log_level)
     signals = foreground.Signals(interrupts=True)
