@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import glintpy
-from glintpy.kvstore import KVStore, create
+from glintpy.kvstore import KVStore, create, create_optimizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,9 +146,36 @@ def work(options: argparse.Namespace, address: str | None = None) -> None:
         client.close()
 
 
+def check(options: argparse.Namespace) -> None:
+    """Refuse options that can't be, before workers start.
+
+    Args:
+        options: the command line's.
+
+    Raises:
+        ConfigError: with the number, and what it may be.
+    """
+    create_optimizer("sgd", learning_rate=options.learning_rate, momentum=options.momentum)
+    if options.compress:
+        # A store of this process checks the threshold as those of the workers will.
+        create("device").set_gradient_compression({"type": options.compress, "threshold": options.threshold})
+    num_digits = len(read_digits(options.seed)[0].labels)
+    if options.batch > num_digits:
+        raise glintpy.ConfigError(
+            f"--batch is {options.batch}, and there are {num_digits} digits to train on: no batch would be full"
+        )
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
         raise ValueError(text)
     return number
 
@@ -163,7 +190,8 @@ def main() -> int:
         description="A small network on scikit-learn's digits, data-parallel through a KVStore.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _positive.__name__ = "positive integer"  # what argparse calls it in its errors
+    # What argparse calls them in its errors.
+    _positive.__name__, _natural.__name__ = "positive integer", "integer of at least 0"
     parser.add_argument("--kv", choices=["local", "dist_sync", "dist_async"], default="dist_sync")
     parser.add_argument(
         "--workers", type=_positive, default=2, help="without glintpy launch: processes that train"
@@ -183,10 +211,13 @@ def main() -> int:
     parser.add_argument(
         "--threshold", type=float, default=0.005, help="of --compress; about the size of a gradient's values"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--seed", type=_natural, default=0, help="of all that is random")
     options = parser.parse_args()
     try:
-        if options.kv == "local" or "GLINTPY_MASTER" in os.environ:
+        check(options)
+        # Started by glintpy launch, or by a tracker of dmlc.
+        is_worker = any(os.environ.get(name) for name in ("GLINTPY_MASTER", "DMLC_PS_ROOT_URI"))
+        if options.kv == "local" or is_worker:
             work(options)
             return 0
         # Spawned, not forked: this process has threads, and a fork copies their locks as they stand.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import glintpy
 from tests.cluster.example_runs import REPOSITORY, RUN_TIMEOUT_S, run
 from tests.cluster.helpers import environment
 
@@ -51,3 +52,37 @@ def test_the_example_runs_under_launch(tmp_path: Path) -> None:
     assert "[worker 0] dist_sync, 2 workers" in done.stdout
     together, alone = accuracies(done.stdout)
     assert abs(together - alone) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (
+            ["--compress", "2bit", "--threshold", "0"],
+            1,
+            "error: the threshold of 2bit is a finite number above 0",
+        ),
+        (["--momentum", "2"], 1, "error: .*momentum"),
+        (["--learning-rate", "-1"], 1, "error: .*learning_rate"),
+        (["--seed", "-1"], 2, "invalid integer of at least 0 value: '-1'"),
+        (["--batch", "1439"], 1, "error: --batch is 1439, and there are 1438 digits to train on"),
+    ],
+)
+def test_options_that_can_t_be_are_said_before_workers_start(
+    tmp_path: Path, options: list[str], status: int, said: str
+) -> None:
+    done = run("kvstore_sgd.py", *options, folder=tmp_path, status=status)
+    assert re.search(said, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_is_a_worker_where_a_tracker_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with glintpy.LocalCluster(1) as cluster:
+        host, _, port = cluster.address.removeprefix("tcp://").rpartition(":")
+        for name, value in [("URI", host), ("PORT", port)]:
+            monkeypatch.setenv(f"DMLC_PS_ROOT_{name}", value)
+        monkeypatch.setenv("DMLC_NUM_WORKER", "1")
+        done = run("kvstore_sgd.py", "--epochs", "1", folder=tmp_path)
+    assert "dist_sync, 1 process" in done.stdout
