@@ -105,6 +105,7 @@ class Directory:
         versions: how often each key was initialised, ended ones too.
         ended: of each key that was ever deleted, how often it had been initialised when it was last.
         models: by number.
+        pages: of each dtype, the last one of this epoch.
         num_models: numbers that were given out.
         optimizer: the last entry of an optimiser; None: there was none.
         generation: how often one was set.
@@ -117,6 +118,7 @@ class Directory:
     versions: dict[Key, int] = field(default_factory=dict)
     ended: dict[Key, int] = field(default_factory=dict)
     models: dict[int, Held] = field(default_factory=dict)
+    pages: dict[np.dtype[Any], int] = field(default_factory=dict)
     num_models: int = 0
     optimizer: Entry | None = None
     generation: int = 0
@@ -170,12 +172,16 @@ class Directory:
         self.optimizer = entry
         self.generation += entry["counts"]
         self.epoch += entry["anew"]
+        if entry["anew"]:
+            self.pages.clear()
 
     def _follow_model(self, entry: Entry) -> None:
         number = entry["number"]
         used = entry.get("used", 0)
         self.models[number] = Held(entry["kind"], entry["size"], used, DTYPES[entry["dtype"]], self.epoch)
         self.num_models = max(self.num_models, number + 1)
+        if entry["kind"] == "page":
+            self.pages[self.models[number].dtype] = number
 
     def _put(self, key: Key, model: int, offset: int, spec: Spec) -> None:
         self.versions[key] = self.versions.get(key, 0) + 1
@@ -207,16 +213,13 @@ class Directory:
         return found
 
     def _current(self, dtype: np.dtype[Any]) -> int | None:
-        """Return the page in which the next small key of a dtype is put."""
-        pages = [
-            number
-            for number, held in self.models.items()
-            if held.kind == "page"
-            and held.dtype == dtype
-            and held.epoch == self.epoch
-            and held.used < held.size
-        ]
-        return pages[-1] if pages else None
+        """Return the page in which the next small key of a dtype is put: the last one, or none when that is full.
+
+        Never an earlier one: those that look at other times may have forgotten it already.
+        """
+        number = self.pages.get(dtype)
+        held = None if number is None else self.models.get(number)
+        return None if held is None or held.used == held.size else number
 
     def model_entry(self, number: int) -> Entry:
         """Return the entry of a model."""

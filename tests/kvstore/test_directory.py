@@ -113,6 +113,31 @@ def test_models_without_keys_end_when_nothing_can_come_into_them() -> None:
     assert directory.models == {}
 
 
+def test_a_page_that_a_follower_has_forgotten_gets_no_key() -> None:
+    leader, follower = Directory(), Directory()
+
+    def follow(entries: list[Entry]) -> None:
+        for entry in entries:
+            follower.apply(entry)
+        follower.empty_models()
+
+    def delete(key: Key) -> list[Entry]:
+        entry: Entry = {"entry": "deleted", "keys": [key]}
+        leader.apply(entry)
+        leader.empty_models()
+        return [entry]
+
+    follow(add(leader, {"a": Spec((10,), F4)}))
+    follow(delete("a"))
+    for key, size in (("b", PAGE_CELLS - 1), ("c", 1), ("d", 1)):  # the second page is full when "d" comes
+        follow(add(leader, {key: Spec((size,), F4)}))
+    assert follower.places == leader.places
+    follow(add(leader, {"whole": Spec((PAGE_CELLS,), F4)}))
+    follow([*delete("whole"), *delete("d")])
+    follow(add(leader, {"e": Spec((1,), F4)}))
+    assert follower.places == leader.places
+
+
 SPECS = st.builds(
     Spec,
     st.sampled_from([(), (0,), (3,), (1000,), (70_000,), (300, 300), (9, 40_000)]),
