@@ -13,7 +13,6 @@ import json
 import logging
 import secrets
 import zlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from glintpy import config, failpoints
@@ -110,7 +109,7 @@ class CheckpointWriter:
         self._mark = mark_name(self.save_id)
         under_way.add(self.save_id)
         try:
-            self.directory.write(self._mark, mark_content(datetime.now(UTC)))
+            self.directory.write(self._mark, mark_content())
         except BaseException:
             self.abort()
             raise

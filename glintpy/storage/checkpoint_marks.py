@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
-import socket
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,9 +35,10 @@ def mark_name(save_id: str) -> str:
     return f"saving-{save_id}.json"
 
 
-def mark_content(now: datetime) -> bytes:
+def mark_content() -> bytes:
     """Return what stands in a mark of this process."""
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now.isoformat()}).encode()
+    since = datetime.now(UTC).isoformat()
+    return json.dumps({"host": platform.node(), "pid": os.getpid(), "since": since}).encode()
 
 
 def is_over(save_id: str, content: Any, now: datetime, *, lives: Callable[[int], bool]) -> bool:
@@ -50,7 +51,7 @@ def is_over(save_id: str, content: Any, now: datetime, *, lives: Callable[[int],
         lives: whether this machine has a process of some number.
     """
     try:
-        if content["host"] == socket.gethostname():
+        if content["host"] == platform.node():
             pid = int(content["pid"])
             return save_id not in under_way if pid == os.getpid() else not lives(pid)
         return now - datetime.fromisoformat(content["since"]) > FORGOTTEN

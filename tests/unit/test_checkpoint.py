@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
-import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -242,11 +242,11 @@ def test_a_save_within_the_commit_of_another_leaves_a_whole_checkpoint(
     ("mark", "stays"),
     [
         (
-            {"host": socket.gethostname(), "pid": os.getpid()},
+            {"host": platform.node(), "pid": os.getpid()},
             False,
         ),  # of this process, and it has no such save
-        ({"host": socket.gethostname(), "pid": 2**22 + 1}, False),
-        ({"host": socket.gethostname(), "pid": 1}, True),
+        ({"host": platform.node(), "pid": 2**22 + 1}, False),
+        ({"host": platform.node(), "pid": 1}, True),
         ({"host": "elsewhere", "pid": 1, "since": datetime.now(UTC).isoformat()}, True),
         ({"host": "elsewhere", "pid": 1, "since": "2020-01-01T00:00:00+00:00"}, False),
         ({"host": "elsewhere", "pid": 1, "since": "2020-01-01T00:00:00"}, False),
