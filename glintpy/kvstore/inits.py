@@ -34,6 +34,10 @@ class Inits:
         """Return the keys that nobody has initialised so often yet."""
         return [key for key, number in wanted.items() if self._directory.versions.get(key, 0) < number]
 
+    def is_behind(self, key: Key, number: int) -> bool:
+        """Whether a key has been initialised more often than so many times."""
+        return self._directory.versions.get(key, 0) > number
+
     def note(self, wanted: Mapping[Key, int]) -> None:
         """Note that initialisations have been made."""
         self._made |= wanted
