@@ -106,16 +106,31 @@ class Future(concurrent.futures.Future[T]):
         """Complete it with a value; for whoever made it.
 
         Raises:
-            concurrent.futures.InvalidStateError: it is done already.
+            concurrent.futures.InvalidStateError: it is done already, and no request's: that one keeps what it has, and
+                the log says so.
         """
-        if not self._is_unobserved():
+        if self._is_unobserved():
+            with _process.finishing:
+                if self._own_condition is None and self._state == RUNNING:
+                    self._result, self._state = result, FINISHED
+                    return
+        try:
             super().set_result(result)
-            return
-        with _process.finishing:
-            if self._own_condition is None and self._state == RUNNING:
-                self._result, self._state = result, FINISHED
-                return
-        super().set_result(result)
+        except concurrent.futures.InvalidStateError:
+            self._keep_what_it_has()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Complete it with an error; for whoever made it, as ``set_result``."""
+        try:
+            super().set_exception(exception)
+        except concurrent.futures.InvalidStateError:
+            self._keep_what_it_has()
+
+    def _keep_what_it_has(self) -> None:
+        """Let a request's future be, which somebody else has completed: who brings answers brings everybody's."""
+        if self.bringer is None:
+            raise  # noqa: PLE0704 - called where it is handled
+        _logger.warning("a request's future had been completed by somebody else when its answer came")
 
     def _is_unobserved(self) -> bool:
         """Whether nobody waits for it or has put a callback on it so far."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from glintpy import config, failpoints
+from glintpy.ending import end_process
 from glintpy.errors import GlintError, MasterUnreachable, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.failures import error_of
@@ -188,10 +189,9 @@ class Heart:
                     self._take(frames)
                 self._send_all()
                 waiter.wait(next_beat - time.monotonic())
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, nobody is served any more
             # Without it the member would be taken for dead while it believes to live.
-            logger.critical("the heartbeat thread died; the process ends", exc_info=True)
-            os._exit(70)
+            end_process(logger, "the heartbeat thread died")
         finally:
             self._connection.close()
             self._wakeup.close()

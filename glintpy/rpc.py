@@ -8,13 +8,13 @@ wake-up. Links settle their calls under that lock, so what they call must not bl
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
+from glintpy.ending import end_process
 from glintpy.errors import GlintError, RemoteProtocolError
 from glintpy.protocol import wire
 from glintpy.protocol.calls import Call, Load
@@ -299,10 +299,9 @@ class Endpoint:
                     self._detach(peer)
                 self._wakeup.close()
                 self._guest_wakeup.close()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, nobody is served any more
             # Without this thread every future of the process would wait for ever: say so, and go.
-            logger.critical("the network thread died; the process ends", exc_info=True)
-            os._exit(70)
+            end_process(logger, "the network thread died")
 
     def _turn(self) -> None:
         self._wakeup.clear()

@@ -8,13 +8,13 @@ prototype 250 instead of 150 us, and 32,000 instead of 47,000 pipelined requests
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
+from glintpy.ending import end_process
 from glintpy.records import record
 from glintpy.transport import Listener, Waiter, Wakeup
 
@@ -93,10 +93,9 @@ class SocketMailbox:
         """Return the next message, waiting for it; pykka calls this."""
         try:
             return self._get()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, nobody is served any more
             # pykka's loop would end here without a word, and every client would wait for a dead mailbox.
-            logger.critical("an actor's mailbox failed; the process ends", exc_info=True)
-            os._exit(70)
+            end_process(logger, "an actor's mailbox failed")
 
     def _get(self) -> Letter:
         while True:

@@ -33,6 +33,43 @@ def released(*, after: threading.Event) -> Callable[[object], None]:
 # --- what it has of concurrent.futures ------------------------------------------------------------------
 
 
+class NoBringer:
+    """Brings nothing."""
+
+    def wait_for(self, is_done: Callable[[], bool], timeout_s: float | None) -> None:
+        """See ``Bringer``."""
+
+    def expect_others(self) -> None:
+        """See ``Bringer``."""
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_the_answer_to_a_request_that_somebody_else_has_completed_is_dropped(
+    caplog: pytest.LogCaptureFixture, is_waited_for: bool
+) -> None:
+    for outcome in (4, RuntimeError("gave up")):
+        future: Future[Any] = Future()
+        future.bringer = NoBringer()
+        called: list[Any] = []
+        if is_waited_for:
+            future.add_done_callback(called.append)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+        future.set_result("the answer")
+        future.set_exception(ValueError("the refusal"))
+        assert (future.exception() or future.result()) is outcome
+        assert called == [future] * is_waited_for
+    assert caplog.text.count("completed by somebody else") == 4
+    mine: Future[int] = Future()
+    mine.set_result(1)
+    again: list[Callable[[], None]] = [lambda: mine.set_result(2), lambda: mine.set_exception(ValueError())]
+    for complete in again:
+        with pytest.raises(concurrent.futures.InvalidStateError):
+            complete()
+
+
 def test_it_is_a_running_future_that_cannot_be_cancelled() -> None:
     future: Future[int] = Future()
     assert isinstance(future, concurrent.futures.Future)
