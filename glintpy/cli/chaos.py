@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 from enum import StrEnum
@@ -119,6 +120,7 @@ def _chaos(
     from glintpy.testing.drill import Drill, DrillSettings  # noqa: PLC0415 - loads numpy and ZeroMQ
 
     _check_names(failpoints, plant)
+    _check_report(report_file)
     settings = DrillSettings(
         duration_s=duration_s,
         seed=secrets.randbits(SEED_BITS) if seed is None else seed,
@@ -171,6 +173,22 @@ def _check_names(failpoints_text: str, plant: str) -> None:
             failpoints.arm(failpoints_text)
         finally:
             failpoints.disarm()
+    if re.search(r"=\s*raise", failpoints_text):
+        raise ConfigError(
+            "chaos takes kill and sleep: clients whose updates are compared with a reference can't know which parts of a "
+            "push that raised are in; arm raise in a test of your own, see glintpy.failpoints"
+        )
+
+
+def _check_report(report_file: Path | None) -> None:
+    """Refuse at once what the report couldn't be written to in the end."""
+    if report_file is not None:
+        try:
+            report_file.open("a").close()
+        except OSError as error:
+            raise Failed(
+                f"can't write the report to {report_file}: {error.strerror or error}", exit_code=2
+            ) from error
 
 
 def _style(text: str) -> str:

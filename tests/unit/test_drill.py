@@ -112,6 +112,8 @@ def test_what_can_not_be_drilled_is_refused_before_anything_starts(
         (("--servers", "0"), "'--servers'"),
         (("--plant", "typo"), "no planted defect 'typo'"),
         (("--failpoints", "typo=kill"), "no failpoint 'typo'"),
+        (("--failpoints", "push.half_applied=raise:0.1"), "chaos takes kill and sleep"),
+        (("--json", "/nonexistent/report.json"), "can't write the report to /nonexistent/report.json"),
     ):
         assert run(["chaos", *arguments]) in {1, 2}
         captured = capsys.readouterr()
