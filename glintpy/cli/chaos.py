@@ -175,8 +175,8 @@ def _check_names(failpoints_text: str, plant: str) -> None:
             failpoints.disarm()
     if re.search(r"=\s*raise", failpoints_text):
         raise ConfigError(
-            "chaos takes kill and sleep: clients whose updates are compared with a reference can't know which parts of a "
-            "push that raised are in; arm raise in a test of your own, see glintpy.failpoints"
+            "chaos takes kill and sleep: clients whose updates are compared with a reference can't know which parts of "
+            "a push that raised are in; arm raise in a test of your own, see glintpy.failpoints"
         )
 
 
