@@ -81,6 +81,7 @@ class PushBuffer:
 
     Raises:
         ConfigError: ``max_bytes`` below 1 or not an integer; or a handle that can't push, see ``BigModel.group``.
+        TypeError: another model.
 
     Threads:
         Safe from any thread: they fill one buffer. Use one a thread where they'd contend for it.
@@ -93,6 +94,11 @@ class PushBuffer:
             raise ConfigError(f"max_bytes is an integer of at least 1, not {max_bytes!r}")
         if isinstance(model, BigModel):
             check_pushes(model.spec, model.group)  # rather than when it is full
+        if not hasattr(model, "shape"):
+            raise TypeError(
+                f"a PushBuffer is for a matrix or a vector, not a {type(model).__name__}; small pushes to a table "
+                "travel together by themselves"
+            )
         self._model = model
         self._num_rows = model.shape[0]
         self._num_cols = model.shape[1] if len(model.shape) > 1 else None

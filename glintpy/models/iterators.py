@@ -52,6 +52,20 @@ class Matrix(Protocol):
         """Read whole rows, or with ``cols`` alone whole columns."""
 
 
+def _matrix(m: Matrix) -> Matrix:
+    """Return what is to be iterated over, if it has rows and columns.
+
+    Raises:
+        TypeError: a vector, a table, or something else.
+    """
+    if getattr(m, "num_rows", None) is None or getattr(m, "num_cols", None) is None:
+        raise TypeError(
+            f"rows and columns are a matrix's, not a {type(m).__name__}'s; a vector is iterated over as it is (for "
+            "value in v), and a table by its keys or blocks (for key in t, t.blocks(1000))"
+        )
+    return m
+
+
 class _AheadIterator:
     """One pass or many over the spans into which an axis of the matrix is cut.
 
@@ -149,7 +163,8 @@ class RowBlockIterator(_AheadIterator):
     """
 
     def __init__(self, m: Matrix, block_rows: SupportsIndex, *, depth: SupportsIndex = 4) -> None:
-        super().__init__(m, spans=range(0, m.num_rows, setting("block_rows", block_rows)), depth=depth)
+        spans = range(0, _matrix(m).num_rows, setting("block_rows", block_rows))
+        super().__init__(m, spans=spans, depth=depth)
 
 
 class _SingleIterator(_AheadIterator):
@@ -201,7 +216,7 @@ class RowIterator(_SingleIterator):
         start: SupportsIndex = 0,
         stop: SupportsIndex | None = None,
     ) -> None:
-        num_rows = m.num_rows
+        num_rows = _matrix(m).num_rows
         first = _bound("start", start)
         last = num_rows if stop is None else _bound("stop", stop)
         if not 0 <= first <= last <= num_rows:
@@ -232,7 +247,7 @@ class ColumnIterator(_SingleIterator):
     _axis = 1
 
     def __init__(self, m: Matrix, *, depth: SupportsIndex = 4) -> None:
-        width = _fitting(COLUMN_REQUEST_BYTES, item_bytes=m.num_rows * m.dtype.itemsize)
+        width = _fitting(COLUMN_REQUEST_BYTES, item_bytes=_matrix(m).num_rows * m.dtype.itemsize)
         super().__init__(m, spans=range(0, m.num_cols, width), depth=depth)
 
     def _request(self, span: slice) -> Future[Block]:

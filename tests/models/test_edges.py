@@ -38,6 +38,21 @@ def test_rows_longer_than_a_part_are_saved_in_pieces(
         assert np.array_equal(np.asarray(loaded), values)
 
 
+def test_what_has_no_rows_and_columns_is_not_iterated_over_by_them(client: glintpy.Client) -> None:
+    with client.vector(5) as vector, client.table(2) as table:
+        wrong: list[Any] = [vector, table, np.zeros((2, 2))]
+        for model in wrong:
+            for make in (
+                glintpy.RowIterator,
+                glintpy.ColumnIterator,
+                lambda m: glintpy.RowBlockIterator(m, 2),
+            ):
+                with pytest.raises(TypeError, match=f"a matrix's, not a {type(model).__name__}'s"):
+                    make(model)
+        with pytest.raises(TypeError, match="a PushBuffer is for a matrix or a vector, not a BigTable"):
+            glintpy.PushBuffer(table)  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_two_tables_of_one_size_are_told_apart(client: glintpy.Client) -> None:
     one = TablePartitioner(np.array([0, 1, 0, 1]), 2)
     other = TablePartitioner(np.array([1, 0, 1, 0]), 2)
