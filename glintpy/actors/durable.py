@@ -43,7 +43,7 @@ from glintpy.storage.log_records import (
     decode,
 )
 from glintpy.storage.mapped import boot_number
-from glintpy.storage.recovery import DiskKeeper, Recovered, Recovery, is_done
+from glintpy.storage.recovery import DiskKeeper, Recovered, Recovery, is_done, models_in
 from glintpy.storage.rounds import SLICE_BYTES, Snapshots, Steps, description_of
 from glintpy.storage.shard import Shard
 from glintpy.storage.snapshot import RECEIPTS, remove_unfinished, snapshots_in
@@ -159,6 +159,10 @@ class Durable:
             self._reconcile(log, keeper, kept)
         snapshots = snapshots_in(self._files, folder)
         known = {int(file.key) for file in snapshots if file.key != RECEIPTS}
+        if (
+            not kept
+        ):  # all were ended, or their files are gone: the log tells, and is not to be thrown away before
+            known |= models_in(log)
         if has_journal and has_models and log.is_same_boot and known <= set(kept) and not keeper.has_damaged:
             found = Recovered(dict.fromkeys(kept, log.files[0].first), log.files[0].first)
             for file in reversed(snapshots):

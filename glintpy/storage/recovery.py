@@ -130,6 +130,23 @@ def restore_receipts(journal: Journal, block: bytes | bytearray, now: float) -> 
         offset += length
 
 
+def models_in(log: Log) -> set[int]:
+    """Return the models that a log makes and does not end.
+
+    Raises:
+        LogDamaged, ConfigError: as of ``Log.records``.
+    """
+    found: set[int] = set()
+    for entry in log.records():
+        if entry.kind in {MadeRecord.KIND, DestroyedRecord.KIND}:
+            match decode(entry.kind, entry.body):
+                case MadeRecord(description):
+                    found.add(description["model_id"])
+                case DestroyedRecord(model_id):
+                    found.discard(model_id)
+    return found
+
+
 def is_done(record: Record, journal: Journal, models: set[int]) -> bool:
     """Tell whether what the last record of a log says was done, by the files of a process that was killed.
 

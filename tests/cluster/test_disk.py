@@ -76,6 +76,24 @@ def test_it_survives_a_kill_and_then_a_power_cut(tmp_path: Path) -> None:
         assert vector.pull([1]).result().tolist() == [114]
 
 
+def test_a_model_whose_file_has_gone_is_made_anew_from_the_log(tmp_path: Path) -> None:
+    with one_server(tmp_path / "kept") as cluster, cluster.client() as client:
+        model = client.vector(1000, dtype="int64", name="m")
+        for _ in range(20):
+            model.push(None, 1).result()
+        cluster.kill_server(0)
+        [segment] = (tmp_path / "kept").glob("**/*.segment")
+        segment.unlink()
+        cluster.restart_server(0)
+        assert (model.pull().result() == 20).all()
+        model.push(None, 1).result()
+        model.destroy()
+        cluster.kill_server(0)
+        cluster.restart_server(0)
+        with client.vector(10, name="m") as again:
+            assert not again.pull().result().any()
+
+
 def test_what_is_there_outlives_orderly_stops_and_what_was_destroyed_stays_so(tmp_path: Path) -> None:
     with one_server(tmp_path) as cluster, cluster.client() as client:
         client.vector(1000, dtype="int64", name="gone")
