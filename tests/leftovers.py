@@ -53,6 +53,7 @@ class Leftovers:
         # for: both have no event to wait on.
         while left and time.monotonic() < deadline:
             threading.Event().wait(0.02)
+            gc.collect()  # what a thread that ended meanwhile had in its hands is garbage by now
             left = self._left()
         if left:
             pytest.fail(f"{who} left behind: {'; '.join(left)}", pytrace=False)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glintpy.config import MESSAGE_BYTES_MAX
-from glintpy.errors import ConfigError, Expelled, Overloaded
+from glintpy.errors import ConfigError, Expelled, Overloaded, RemoteFailure
 from tests.unit.group_world import SETTINGS, Asked, Told, World, a_world
 
 
@@ -180,7 +180,7 @@ def test_a_message_that_can_not_be_written_is_given_to_nobody_until_it_is() -> N
     waiting = two.receive()
     world.is_full = True
     for asked in (one.send("a"), waiting, two.receive(0.0)):
-        with pytest.raises(ConfigError, match="no space left"):
+        with pytest.raises(RemoteFailure, match="no space left"):
             asked.answer  # noqa: B018 - raises
     world.is_full = False
     assert take(two) == ["a"]
