@@ -152,7 +152,8 @@ class BigTable(Handle, HasTableFunctions):
         The future raises:
             PushRefused: no cell changed on any server; its cause is ``NotEnoughMemory`` where there was no room for
                 new rows.
-            PushOutcomeUnknown: some parts may be in; ``.parts`` says what is known.
+            PushOutcomeUnknown: some parts may be in, others not, for want of room on one server, say; ``.parts`` says
+                what is known.
             ModelNotFound, ModelLost, ServerLost: of the servers, with ``.outcome`` where it applies.
 
         Threads:
