@@ -125,9 +125,10 @@ with glintpy.Client(sys.argv[1], timeout_s=None) as client:
 CLIENT_GROWTH_BYTES_MAX = (
     config.ClientSettings().queued_bytes_max
     + config.ServerSettings().window_bytes_max
-    + config.KEPT_FREE_BYTES
+    + 3 * config.KEPT_FREE_BYTES
 )
-"""What is accepted for the server that stands still, what libzmq has a copy of, and what the allocator keeps."""
+"""What is accepted for the server that stands still, what libzmq has a copy of, and what the allocator keeps: in the
+heaps of the thread that pushes, of the one that sends for it, and of libzmq's own."""
 
 SERVER_GROWTH_BYTES_MAX = 96 * MIB
 
