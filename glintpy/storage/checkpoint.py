@@ -309,10 +309,12 @@ class CheckpointWriter:
         try:
             # Listed first: a save that commits behind this moment has its mark among the names, or no file.
             names = list(self.directory.sizes())
-            if saved_last(self.directory, MANIFEST, MANIFEST_BYTES_MAX) in {self.save_id, None}:
+            last = saved_last(self.directory, MANIFEST, MANIFEST_BYTES_MAX)
+            if last == self.save_id:
                 unwanted = unneeded(self.directory, names, named, self.save_id)
             else:
-                unwanted = self._written
+                # Where it can't be told whose is there, nothing goes: the next save sees to it.
+                unwanted = [] if last is None else self._written
             self._delete([*unwanted, self._mark])
         except CheckpointError as error:
             _logger.warning("the save is complete; files of older ones stay: %s", error)
