@@ -159,9 +159,7 @@ class Durable:
             self._reconcile(log, keeper, kept)
         snapshots = snapshots_in(self._files, folder)
         known = {int(file.key) for file in snapshots if file.key != RECEIPTS}
-        if (
-            not kept
-        ):  # all were ended, or their files are gone: the log tells, and is not to be thrown away before
+        if not kept:  # all were ended, or their files are gone: the log tells
             known |= models_in(log)
         if has_journal and has_models and log.is_same_boot and known <= set(kept) and not keeper.has_damaged:
             found = Recovered(dict.fromkeys(kept, log.files[0].first), log.files[0].first)

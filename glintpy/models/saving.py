@@ -249,17 +249,14 @@ def save_model(runtime: Runtime, target: Target, url: str, *, overwrite: bool, p
         for number, array in enumerate(writer.arrays):
             _write_partitions(writer, layout, server, cut.blocks(number, array), advance, array=number)
 
-    with (
-        CheckpointWriter(
-            url,
-            spec=replace(
-                current_spec(runtime, target), group=""
-            ),  # whose rounds it follows is not its content
-            num_partitions=len(info.owners),
-            overwrite=overwrite,
-            slots=arrays[1:],
-        ) as writer
-    ):
+    with CheckpointWriter(
+        url,
+        # Whose rounds it follows is not its content.
+        spec=replace(current_spec(runtime, target), group=""),
+        num_partitions=len(info.owners),
+        overwrite=overwrite,
+        slots=arrays[1:],
+    ) as writer:
         num_bytes = sum(array.row_bytes for array in arrays) * info.spec.num_rows
         with progress_bar(f"saving {info.spec.name}", num_bytes, show=progress) as advance:
             write_servers(
