@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Leftovers:
         """Fail if there is more now than there was, after what is ending has had time to end."""
         deadline = time.monotonic() + SETTLE_S
         for thread in self._new_threads():
-            thread.join(max(0.0, deadline - time.monotonic()))
+            # One that another thread is starting at this moment can't be joined yet; it is waited for below.
+            with suppress(RuntimeError):
+                thread.join(max(0.0, deadline - time.monotonic()))
         gc.collect()
         left = self._left()
         # zmq closes its descriptors on a thread of its own, and a killed child is a zombie until it is waited

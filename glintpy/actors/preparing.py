@@ -62,7 +62,8 @@ class Preparing:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all that was asked for is prepared; tell whether it is."""
-        thread = self._thread
+        with self._lock:  # once it has been started
+            thread = self._thread
         if thread is not None:
             thread.join(timeout_s)
         return self._thread is None
