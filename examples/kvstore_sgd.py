@@ -209,7 +209,10 @@ def main() -> int:
         "--compress", choices=["2bit"], help="two bits a value: minus the threshold, 0 or the threshold"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.005, help="of --compress; about the size of a gradient's values"
+        "--threshold",
+        type=float,
+        default=0.32,
+        help="of --compress; about the size of a gradient's values, before they are divided by --batch",
     )
     parser.add_argument("--seed", type=_natural, default=0, help="of all that is random")
     options = parser.parse_args()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,27 @@ class Compressor:
     threshold: float
     left: dict[Key, NDArray[Any]] = field(default_factory=dict)
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """All values that are pushed."""
-        return (-1.0, 1.0) if self.bits == 1 else (-self.threshold, 0.0, self.threshold)
+    def levels(self, factor: float = 1.0) -> tuple[float, ...]:
+        """Return all values that are pushed.
 
-    def compress(self, values: Mapping[Key, NDArray[Any]]) -> dict[Key, NDArray[Any]]:
+        Args:
+            factor: by which ``compress`` multiplied them.
+        """
+        step = self.step * factor
+        return (-step, step) if self.bits == 1 else (-step, 0.0, step)
+
+    @property
+    def step(self) -> float:
+        """The largest that a gradient becomes."""
+        return 1.0 if self.bits == 1 else self.threshold
+
+    def compress(self, values: Mapping[Key, NDArray[Any]], factor: float = 1.0) -> dict[Key, NDArray[Any]]:
         """Return what is pushed in place of gradients, and keep the differences.
 
         Args:
             values: by key, of any shape, of floats; only read.
+            factor: what is pushed is multiplied by it; the threshold and the differences are of gradients as they are
+                given, as in MXNet, whose servers multiply.
 
         Raises:
             DTypeError: integers; or NaN or infinities, which would stay in what is left. Nothing has changed.
@@ -68,8 +80,12 @@ class Compressor:
                     f"{total[wrong][0]!s} in {int(wrong.sum())} of {total.size} cells, which no later push would make "
                     "up for: nothing was pushed; push finite ones"
                 )
-            sent[key] = quantised(total, self.bits, self.threshold)
-            left[key] = total - sent[key]
+            kept = quantised(total, self.bits, self.threshold)
+            left[key] = total - kept
+            if factor != 1.0:
+                # Of the sign, so that it is a level to the bit.
+                kept = np.sign(kept) * kept.dtype.type(self.step * factor)
+            sent[key] = kept
         self.left |= left
         return sent
 
@@ -113,7 +129,7 @@ def compressor_of(parameters: Mapping[str, Any]) -> Compressor | None:
         raise ConfigError(f"compression is of type 1bit, 2bit or none, not {kind!r:.80}")
     bits = int(kind[0])
     threshold = parameters.get("threshold", THRESHOLD if bits == 2 else 0.0)
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if not is_number or not math.isfinite(threshold) or (bits == 2 and threshold <= 0):
         raise ConfigError(
             f"the threshold of {kind} is a finite number{' above 0' if bits == 2 else ''}, not {threshold!r:.80}"

@@ -414,20 +414,20 @@ class KVStore(KVStoreBase):
     @property
     def _levels(self) -> tuple[float, ...] | None:
         """What all values that are pushed are among; None: they may be any."""
-        return None if self._compressor is None else self._compressor.levels
+        return None if self._compressor is None else self._compressor.levels(self.rescale_grad)
 
     def _prepared(self, values: dict[Key, Given]) -> dict[Key, Given]:
-        """Scale and compress what is pushed; the arrays that are given stay as they are."""
+        """Compress and scale what is pushed; the arrays that are given stay as they are."""
         factor = self.rescale_grad
-        if factor != 1.0:
-            values = {key: _scaled(key, value, factor) for key, value in values.items()}
         if self._compressor is not None:
             arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
             for key in values:
                 if key not in arrays:
                     raise ConfigError(f"rows of key {key!r} can't be compressed; push the whole array")
-            return dict(self._compressor.compress(arrays))
-        return values
+            return dict(self._compressor.compress(arrays, factor))
+        return (
+            values if factor == 1.0 else {key: _scaled(key, value, factor) for key, value in values.items()}
+        )
 
 
 def _scaled(key: Key, value: Given, factor: float) -> Given:

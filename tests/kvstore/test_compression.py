@@ -80,6 +80,26 @@ def test_arrays_of_any_size_side_by_side_are_compressed(
         assert [pulled.tolist() for pulled in kv.pull(list(range(5)))] == [[1.0] * size for size in sizes]
 
 
+@pytest.mark.parametrize("kind", ["1bit", "2bit"])
+@pytest.mark.parametrize("factor", [1 / 3, -0.1, 0.0, 1e-30])
+@pytest.mark.parametrize("store", ["device", "dist_sync", "dist_async"])
+def test_the_threshold_is_of_gradients_as_they_are_given(
+    store: str, factor: float, kind: str, cluster: glintpy.LocalCluster, job: str
+) -> None:
+    """As in MXNet, whose servers multiply with ``rescale_grad`` what was compressed."""
+    gradients = [np.array([0.7, -0.4, 0.1, -2.0], "float32"), np.array([0.0, -0.4, 0.1, 0.3], "float32")]
+    with cluster.client() as client, create(store, client, job=job, num_workers=1) as kv:
+        kv.set_gradient_compression({"type": kind, "threshold": 0.6 if kind == "2bit" else 0})
+        kv.set_optimizer("add", rescale_grad=factor)
+        kv.init(["w", "v"], [np.zeros(4, "float32"), np.zeros(4, "float16")])
+        for gradient in gradients:
+            kv.push(["w", "v"], [gradient, gradient.astype("float16")])
+        signs = np.array([1, -1, 0, -2]) if kind == "2bit" else np.array([0, 0, 0, -2])
+        step = (0.6 if kind == "2bit" else 1.0) * factor
+        np.testing.assert_allclose(kv.pull("w"), signs * np.float32(step), rtol=1e-6)
+        np.testing.assert_allclose(kv.pull("v"), (signs * step).astype("float16"), rtol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
