@@ -24,6 +24,7 @@ from glintpy.partitioning import Partitioner
 from glintpy.protocol import dtypes
 from glintpy.protocol.messages_master import ClusterState, OpenModel
 from glintpy.protocol.spec import Init, ModelSpec, check_name
+from glintpy.scalars import plain
 from glintpy.ties import Tie, share
 from glintpy.updaters import Updater, bring
 
@@ -67,6 +68,7 @@ class Client(MakesTables, OpensModels):
         allow: Sequence[type[Partitioner | Updater]] = (),
         name: str | None = None,
     ) -> None:
+        queued_bytes_max = plain(queued_bytes_max)
         if type(queued_bytes_max) is not int or queued_bytes_max < 1:
             raise ConfigError(f"queued_bytes_max is a positive number of bytes, not {queued_bytes_max!r}")
         if name is not None:

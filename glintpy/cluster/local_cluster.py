@@ -24,6 +24,7 @@ from glintpy.cluster.ports import keep_port, port_of
 from glintpy.cluster.supervisor import Supervisor
 from glintpy.errors import ClusterError, ConfigError
 from glintpy.process.orders import MasterOrder, ServerOptions, ServerOrder
+from glintpy.scalars import plain
 from glintpy.ties import close_ties
 
 Scheme = Literal["tcp", "ipc", "local"]
@@ -79,6 +80,7 @@ class LocalCluster:
         port: int = 0,
         log_level: str = "warning",
     ) -> None:
+        servers, memory_limit, port = plain((servers, memory_limit, port))
         if type(servers) is not int or servers < 1:
             raise ConfigError(f"servers is at least 1, not {servers!r}")
         if scheme not in {"tcp", "ipc", "local"}:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError, DTypeError, ShapeError
 from glintpy.records import record
+from glintpy.scalars import make_plain, plain
 
 Array = NDArray[Any]
 Positions = NDArray[np.int64] | slice
@@ -170,6 +171,10 @@ class Function:
         if "name" not in vars(cls):
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
 
+    def __post_init__(self) -> None:
+        """Make NumPy's numbers Python's; those that check theirs call this first."""
+        make_plain(self)
+
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """Check what was asked for, before anything is sent, and return the arguments as they travel.
 
@@ -216,7 +221,7 @@ class Function:
 
     def to_content(self) -> dict[str, Any]:
         """Return its numbers as plain data."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Self:

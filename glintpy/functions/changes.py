@@ -30,6 +30,7 @@ class Scale(Changing):
         Raises:
             ConfigError: it is none.
         """
+        super().__post_init__()
         _check_number("by", self.by)
 
     def check(self, selected: Selected, arrays: tuple[Array, ...]) -> None:
@@ -58,6 +59,7 @@ class Fill(Changing):
         Raises:
             ConfigError: it is none.
         """
+        super().__post_init__()
         _check_number("value", self.value)
 
     def check(self, selected: Selected, arrays: tuple[Array, ...]) -> None:
@@ -128,6 +130,7 @@ class Clip(Changing):
         Raises:
             ConfigError: one is no number, or they have nothing between them.
         """
+        super().__post_init__()
         for name in ("low", "high"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))

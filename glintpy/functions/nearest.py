@@ -37,6 +37,7 @@ class TopK(Reading):
         Raises:
             ConfigError: one is out of its range.
         """
+        super().__post_init__()
         check_int("k", self.k, low=1, high=K_MAX)
         if self.metric not in {"dot", "cosine"}:
             raise ConfigError(f'metric is "dot" or "cosine", not {self.metric!r:.80}')

@@ -39,6 +39,7 @@ class Reduction(Reading):
         Raises:
             ConfigError: it is none.
         """
+        super().__post_init__()
         if self.axis is not None and (type(self.axis) is not int or self.axis not in {0, 1}):
             raise ConfigError(f"axis is None, 0 or 1, not {self.axis!r:.80}")
 
@@ -237,6 +238,7 @@ class Histogram(Reading):
         Raises:
             ConfigError: their number or limits can't be.
         """
+        super().__post_init__()
         if type(self.bins) is not int or not 1 <= self.bins <= 2**16:
             raise ConfigError(f"bins is an int from 1 to {2**16}, not {self.bins!r:.80}")
         for name in ("low", "high"):

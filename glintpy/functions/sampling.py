@@ -50,6 +50,7 @@ class Sample(Reading):
         Raises:
             ConfigError: one is out of its range.
         """
+        super().__post_init__()
         check_int("n", self.n, low=0, high=DRAWS_MAX)
         check_int("seed", self.seed, low=0)
         check_float("power", self.power, low=0)

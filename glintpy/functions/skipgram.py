@@ -57,6 +57,7 @@ class Pairs(Choosing):
         Raises:
             ConfigError: one is out of its range.
         """
+        super().__post_init__()
         check_int("seed", self.seed, low=0)
         check_int("negatives", self.negatives, low=0, high=NEGATIVES_MAX)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from glintpy import ConfigError, updaters
@@ -79,7 +80,8 @@ def create_optimizer(name: str, **numbers: Any) -> Optimizer:
             f"optimiser {name!r} was given a number twice, under both of its names: {sorted(numbers)}"
         )
     rescale = given.pop("rescale_grad", 1.0)
-    if isinstance(rescale, bool) or not isinstance(rescale, int | float) or not abs(rescale) < 1e30:
+    is_number = isinstance(rescale, Real) and not isinstance(rescale, bool)
+    if not is_number or not abs(rescale) < 1e30:
         raise ConfigError(f"rescale_grad is a number, not {rescale!r:.80}")
     for key, value in IGNORED.items():
         if key in given and key not in _numbers_of(kind) and given.pop(key) != value:

@@ -17,6 +17,7 @@ from glintpy.models.requests import AnyTarget
 from glintpy.protocol import wire
 from glintpy.protocol.messages_master import ConfigureModel
 from glintpy.protocol.spec import ModelInfo, ModelSpec
+from glintpy.scalars import plain
 from glintpy.ties import Tie
 from glintpy.updaters import Updater
 
@@ -254,6 +255,7 @@ def check_timeout(timeout_s: Any) -> float | None:
     Raises:
         ConfigError: not a positive number or None.
     """
+    timeout_s = plain(timeout_s)
     if timeout_s is None:
         return None
     largest_s = sys.float_info.max  # an int may be larger, and then it is no float

@@ -27,6 +27,7 @@ from glintpy.models.consistency import check_pushes
 from glintpy.models.dense import BigModel
 from glintpy.models.indexing import Asked, Keys, parse_pull
 from glintpy.models.values import parse_values
+from glintpy.scalars import plain
 from glintpy.updaters import Add, Updater
 
 __all__ = ["Model", "PushBuffer"]
@@ -90,6 +91,7 @@ class PushBuffer:
     _num_pushes: int = 0
 
     def __init__(self, model: Model, *, max_bytes: int = 4 * MIB) -> None:
+        max_bytes = plain(max_bytes)
         if type(max_bytes) is not int or max_bytes < 1:
             raise ConfigError(f"max_bytes is an integer of at least 1, not {max_bytes!r}")
         if isinstance(model, BigModel):

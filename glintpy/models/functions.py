@@ -314,10 +314,7 @@ def function_of(function: str | Function, numbers: dict[str, Any]) -> Function:
         ConfigError: there is no such function or number.
     """
     if isinstance(function, str):
-        plain = {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()
-        }
-        return functions.named(function, plain)
+        return functions.named(function, numbers)
     if not isinstance(function, Function):
         raise ConfigError(f"a function is a name or an instance of Function, not a {type(function).__name__}")
     if numbers:

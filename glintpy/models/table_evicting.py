@@ -15,6 +15,7 @@ from glintpy.partitioning import Share
 from glintpy.partitioning.keyed import NUM_PARTITIONS
 from glintpy.protocol.messages_tables import EVICT
 from glintpy.protocol.selection import Selection
+from glintpy.scalars import plain
 from glintpy.storage.use import AGE, USE, Criteria
 
 _BY = {"age": AGE, "use": USE}
@@ -107,6 +108,7 @@ def _count(what: str, value: Any) -> int:
 
 
 def _microseconds(value: Any) -> int:
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _OLDEST_S:
         raise ConfigError(f"older_than is 0 to {_OLDEST_S:.0e} seconds, not {value!r:.80}")
     microseconds: int = math.ceil(float(value) * 1e6)

@@ -13,6 +13,7 @@ from glintpy.models.naming import generated_name
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import Init, ModelSpec
 from glintpy.protocol.texts import DEFAULT
+from glintpy.scalars import plain
 from glintpy.storage.arrays import LINK_BYTES, arrays_of
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _keys_in(max_bytes: int | None, spec: ModelSpec, updater: Updater) -> int:
     if max_bytes is None:
         return 0
     key_bytes = LINK_BYTES + sum(array.row_bytes for array in arrays_of(spec, updater))
+    max_bytes = plain(max_bytes)
     if type(max_bytes) is not int or max_bytes < key_bytes:
         raise ConfigError(f"max_bytes is a number of bytes, {key_bytes} for each key, not {max_bytes!r:.80}")
     return max_bytes // key_bytes

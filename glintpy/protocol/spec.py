@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from glintpy import config
 from glintpy.errors import ConfigError, DTypeError, GlintError, RemoteProtocolError, ShapeError
 from glintpy.protocol import dtypes, texts
+from glintpy.scalars import make_plain
 
 Init = int | float | tuple[str, float, float]
 """A number; or ("uniform", low, high); or ("normal", mean, std)."""
@@ -81,6 +82,7 @@ class ModelSpec:
         Raises:
             ShapeError, DTypeError, ConfigError: with the number that is wrong.
         """
+        make_plain(self)
         check_name(self.name)
         _check_size("rows", self.num_rows)
         if self.num_cols is not None:

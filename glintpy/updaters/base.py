@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError, DTypeError
+from glintpy.scalars import make_plain, plain
 from glintpy.updaters.schedules import NUMBER_MAX, Schedule
 
 Array = NDArray[Any]
@@ -97,6 +98,10 @@ class Updater(ABC):
         super().__init_subclass__(**options)
         if "name" not in vars(cls):
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
+
+    def __post_init__(self) -> None:
+        """Make NumPy's numbers Python's; those that check theirs call this first."""
+        make_plain(self)
 
     @abstractmethod
     def update(
@@ -232,7 +237,7 @@ class Updater(ABC):
         return {
             entry.name: value.to_content()
             if isinstance(value := getattr(self, entry.name), Schedule)
-            else value
+            else plain(value)
             for entry in fields(self)
         }
 

@@ -83,6 +83,7 @@ class Ftrl(Updater):
         Raises:
             ConfigError: one is out of its range; with the number and the range.
         """
+        super().__post_init__()
         check_number("learning_rate", self.learning_rate, low=POSITIVE_MIN)
         check_number("beta", self.beta, low=POSITIVE_MIN)
         check_number("l1", self.l1, low=0)

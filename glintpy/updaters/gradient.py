@@ -38,6 +38,7 @@ class GradientUpdater(Updater):
         Raises:
             ConfigError: one is out of its range; with the number and the range.
         """
+        super().__post_init__()
         check_rate("learning_rate", self.learning_rate)
         check_number("weight_decay", self.weight_decay, low=0)
         check_clip(self.clip_gradient)

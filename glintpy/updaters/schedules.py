@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glintpy.errors import ConfigError
+from glintpy.scalars import make_plain
 
 Steps = NDArray[np.float64]
 
@@ -34,6 +35,7 @@ class Schedule(ABC):
         Raises:
             ConfigError: with the number that is wrong.
         """
+        make_plain(self)
         for entry in fields(self):
             value = getattr(self, entry.name)
             low = 1 if entry.name.startswith("num_") else 0
