@@ -127,28 +127,55 @@ def run(client: glintpy.Client, rows: SparseRows, options: argparse.Namespace) -
     )
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < np.inf:
+        raise ValueError(text)
+    return number
+
+
 def main() -> int:
     """Read the options and run.
 
     Returns:
-        The exit status: 0, or 1 for a file that can't be read.
+        The exit status: 0, or 1 for an error that was printed.
     """
     parser = argparse.ArgumentParser(description="Logistic regression on a LIBSVM file.")
+    # What argparse calls them in its errors.
+    _positive.__name__, _natural.__name__, _rate.__name__ = (
+        "positive integer",
+        "integer of at least 0",
+        "number above 0",
+    )
     parser.add_argument("file", type=Path, help="a LIBSVM file, plain, .gz or .bz2")
-    parser.add_argument("--workers", type=int, default=2, help="processes that train")
-    parser.add_argument("--servers", type=int, default=2, help="server processes that hold the weights")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-rows", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0, help="which rows are held out")
+    parser.add_argument("--workers", type=_positive, default=2, help="processes that train")
+    parser.add_argument("--servers", type=_positive, default=2, help="server processes that hold the weights")
+    parser.add_argument("--epochs", type=_positive, default=5)
+    parser.add_argument("--batch-rows", type=_positive, default=64)
+    parser.add_argument("--learning-rate", type=_rate, default=0.1)
+    parser.add_argument("--seed", type=_natural, default=0, help="which rows are held out")
     options = parser.parse_args()
     try:
         rows = read_libsvm(options.file)
-    except (OSError, ValueError) as error:
+        with glintpy.local(servers=options.servers) as client:
+            run(client, rows, options)
+    except (OSError, ValueError, glintpy.GlintError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with glintpy.local(servers=options.servers) as client:
-        run(client, rows, options)
     return 0
 
 

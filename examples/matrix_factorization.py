@@ -212,6 +212,8 @@ def run(client: glintpy.Client, ratings: Ratings, options: argparse.Namespace) -
         options: the command line's.
     """
     order = np.random.default_rng(options.seed).permutation(len(ratings.values))
+    if len(order) < 2:
+        raise ValueError(f"{len(order)} ratings: one is held out, and at least one is to train on")
     num_held_out = max(1, int(HELD_OUT_SHARE * len(order)))
     held_out, trained = ratings.select(order[:num_held_out]), ratings.select(order[num_held_out:])
     mean = float(trained.values.mean())
@@ -277,6 +279,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def main() -> int:
     """Read the options and run.
 
@@ -287,7 +296,8 @@ def main() -> int:
         description="Biased matrix factorisation of ratings by several processes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _positive.__name__ = "positive integer"  # what argparse calls it in its errors
+    # What argparse calls them in its errors.
+    _positive.__name__, _natural.__name__ = "positive integer", "integer of at least 0"
     parser.add_argument("file", nargs="?", type=Path, help="USER ITEM RATING lines; else made-up ratings")
     parser.add_argument(
         "--synthetic", type=_positive, default=150_000, metavar="N", help="ratings to make up"
@@ -304,7 +314,7 @@ def main() -> int:
     parser.add_argument("--servers", type=_positive, default=2, help="server processes that hold the rows")
     parser.add_argument("--epochs", type=_positive, default=12)
     parser.add_argument("--batch-ratings", type=_positive, default=1024)
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--seed", type=_natural, default=0, help="of all that is random")
     options = parser.parse_args()
     try:
         ratings = (

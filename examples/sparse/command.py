@@ -127,12 +127,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Sparse logistic regression by FTRL-Proximal on a LIBSVM file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _positive.__name__ = "positive integer"  # what argparse calls it in its errors
+    # What argparse calls them in its errors.
+    _positive.__name__, _natural.__name__ = "positive integer", "integer of at least 0"
     parser.add_argument("file", type=Path, help="a LIBSVM file, plain, .gz or .bz2")
     parser.add_argument("--test", type=Path, metavar="FILE", help="held-out rows; else a fifth of FILE's")
     parser.add_argument("--pairs", action="store_true", help="a row has all pairs of its features, too")
@@ -145,6 +153,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", type=_positive, default=2, help="server processes that hold the weights")
     parser.add_argument("--epochs", type=_positive, default=4)
     parser.add_argument("--batch-rows", type=_positive, default=64)
-    parser.add_argument("--seed", type=int, default=0, help="of the rows that are held out, and their order")
+    parser.add_argument(
+        "--seed", type=_natural, default=0, help="of the rows that are held out, and their order"
+    )
     parser.add_argument("--compare", action="store_true", help="fit scikit-learn's batch solution, too")
     return parser.parse_args(arguments)

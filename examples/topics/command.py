@@ -155,7 +155,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=_positive, default=2, help="worker processes")
     add("--servers", type=_positive, default=2, help="server processes of the embedded cluster")
     add("--master", help="the master's address of a running cluster, in place of the embedded one")
-    add("--seed", type=int, default=0, help="where chance starts")
+    add("--seed", type=_natural, default=0, help="where chance starts")
     add("--checkpoint", default="topic-model", help="where to save: a folder, or any fsspec URL")
     add("--sweeps-per-save", type=_positive, default=50, help="save after so many sweeps, and at the end")
     add("--resume", action="store_true", help="go on from the checkpoint")
@@ -182,4 +182,11 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than 0")
     return number

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
+        if options.output is not None:
+            options.output.open("a").close()  # a mistake is told before the training, not after it
         words = chain.from_iterable(map(read_words, options.files))
         text = number_words(words, count_min=options.min_count, words_max=options.max_words)
         with glintpy.local(servers=options.servers) as client:
@@ -143,6 +145,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def _share(text: str) -> float:
     number = float(text)
     if not 0 <= number < np.inf:
@@ -157,7 +166,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     # What argparse calls them in its errors.
-    _positive.__name__, _share.__name__ = "positive integer", "number of at least 0"
+    _positive.__name__, _natural.__name__ = "positive integer", "integer of at least 0"
+    _share.__name__ = "number of at least 0"
     add = parser.add_argument
     add("files", nargs="+", type=Path, help="texts, plain, .gz or .bz2; of .csv the column with most text")
     add("--dim", type=_positive, default=100, help="columns of a vector; rounded up to a multiple of servers")
@@ -176,7 +186,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-pairs", type=_positive, default=1000, help="pairs of one step")
     add("--workers", type=_positive, default=2, help="processes that train")
     add("--servers", type=_positive, default=2, help="server processes that hold the vectors")
-    add("--seed", type=int, default=0, help="of all that is random")
+    add("--seed", type=_natural, default=0, help="of all that is random")
     add(
         "--words",
         nargs="*",

@@ -128,6 +128,8 @@ def number_words(words: Iterable[str], *, count_min: int, words_max: int | None 
     counts = np.bincount(tokens, minlength=len(numbers))
     order = np.argsort(-counts, kind="stable")[: int((counts >= count_min).sum())][:words_max]
     if len(order) < 2:
+        if words_max is not None and words_max < 2:
+            raise ValueError(f"vectors of {words_max} word have no neighbours; take at least 2")
         raise ValueError(
             f"of {len(tokens)} words, {len(order)} stand at least {count_min} times; give more text, or --min-count 1"
         )

@@ -8,6 +8,7 @@ that would wrap, be cut off or turn infinite is refused by name.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -141,7 +142,7 @@ def as_array(value: Any, *, what: str) -> NDArray[Any]:
         A plain array in the dtype that numpy finds; it may be the caller's own.
 
     Raises:
-        DTypeError: a masked array, or an object that refuses to be read.
+        DTypeError: a masked array, an object that refuses to be read, or what can be iterated over and is no sequence.
         ShapeError: lists of uneven lengths.
     """
     if isinstance(value, np.ma.MaskedArray):
@@ -149,12 +150,18 @@ def as_array(value: Any, *, what: str) -> NDArray[Any]:
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"{what} can't be read as one array: {error}") from error
     except (TypeError, RuntimeError, BufferError, OverflowError) as error:
         # What tensors raise that lie on a device, want a gradient or have a dtype unknown to numpy.
         raise DTypeError(f"{what}, a {_type_name(value)}, can't be read as an array: {error}") from error
+    if not array.ndim and array.dtype.kind == "O" and isinstance(value, Iterable):
+        # A set, the keys of a dict, a generator: to numpy one object.
+        raise DTypeError(
+            f"{what}, a {_type_name(value)}, can't be read as an array; make a list of it: list(...)"
+        )
+    return array
 
 
 def _from_list(values: list[Any] | tuple[Any, ...], dtype: DTypeAny, what: str) -> NDArray[Any]:

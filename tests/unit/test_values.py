@@ -207,7 +207,7 @@ def test_a_python_number_goes_where_it_fits(value: Any, dtypes_that_hold_it: lis
         ([1, "2"], "float64", "<U"),
         ("1", "float64", "<U1"),
         ([b"1"], "uint8", "S1"),
-        ({1: 2}, "float64", "object"),
+        ({1: 2}, "float64", "values, a dict, can.t be read"),
         ([np.ma.array([1.0, 2.0], mask=[True, False])], "float64", "masked array in it"),
     ],
 )
@@ -315,6 +315,9 @@ def test_an_array_value_at_the_edge_goes_in(values: NDArray[Any], dtype: str) ->
         (np.array([1, 2], dtype="M8[s]"), "datetime64"),
         (np.zeros(2, dtype=[("a", "f8")]), "'a'"),
         (np.timedelta64(1, "s"), "timedelta64"),
+        ({1, 2}, r"values, a set, can't be read as an array; make a list of it"),
+        ({1: 2, 3: 4}.values(), "a dict_values"),
+        ((number for number in range(2)), "a generator"),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float64", "int64", "bool"])
