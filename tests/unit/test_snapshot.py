@@ -55,7 +55,7 @@ def test_the_newest_of_each_kind_comes_first() -> None:
     assert found == [("12", 1), ("3", 200), ("3", 10), (RECEIPTS, 7)]
 
 
-def test_any_flipped_byte_and_any_cut_is_noticed() -> None:
+def test_any_flipped_byte_any_cut_and_any_end_of_zeros_is_noticed() -> None:
     disk = LossyFiles()
     write(disk)
     path = FOLDER / FILE.name
@@ -66,10 +66,14 @@ def test_any_flipped_byte_and_any_cut_is_noticed() -> None:
             read(disk)
         disk.damage(path, offset)
     assert read(disk) == (DOCUMENT, BLOCKS)
-    for length in range(0, len(whole), 7):
+    for length in range(0, len(whole), 4):
         disk.content(path)[:] = whole[:length]
         with pytest.raises(SnapshotDamaged):
             read(disk)
+        if any(whole[length:]):
+            disk.content(path)[:] = whole[:length] + bytes(len(whole) - length)
+            with pytest.raises(SnapshotDamaged):
+                read(disk)
 
 
 def test_one_that_was_given_up_leaves_nothing() -> None:
