@@ -144,7 +144,7 @@ def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Up
         updater: a name, or an instance.
 
     Raises:
-        ConfigError: there is none of that name, or others couldn't find it.
+        ConfigError: there is none of that name, or others couldn't find it, or its numbers are none.
         DTypeError: it can't work with the spec's dtype.
     """
     if not isinstance(updater, str | Updater):
@@ -153,6 +153,7 @@ def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Up
         )
     found = named_updater(updater) if isinstance(updater, str) else updater
     found.check_dtype(spec.numpy_dtype)
+    found.check_numbers()
     return replace(spec, updater=name_of(found), updater_numbers=numbers_text(found.to_content())), found
 
 

@@ -296,8 +296,17 @@ def check_name(name: Any, *, whose: str = "a model's") -> None:
 
 
 def numbers_text(numbers: dict[str, Any]) -> str:
-    """Return an updater's numbers as a spec has them: equal ones give equal texts, 1 and 1.0, too."""
-    return json.dumps(_plain(numbers), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return an updater's numbers as a spec has them: equal ones give equal texts, 1 and 1.0, too.
+
+    Raises:
+        ConfigError: JSON has no word for one of them.
+    """
+    try:
+        return json.dumps(_plain(numbers), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"an updater's numbers are finite numbers, texts, and lists of such: {error}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

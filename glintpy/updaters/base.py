@@ -201,6 +201,23 @@ class Updater(ABC):
                 "make it of float32 or float64"
             )
 
+    def check_numbers(self) -> None:
+        """Refuse numbers that ``update`` can't be given: here rather than on every server.
+
+        Raises:
+            ConfigError: ``numbers`` or ``rates`` return something else.
+            Exception: what they raise themselves, being somebody's own.
+        """
+        steps = np.ones(1) if self.counts_steps else None
+        for what, found in (("numbers", self.numbers()), ("rates", self.rates(steps))):
+            for number in found:
+                array = np.asarray(number)
+                if array.dtype.kind not in "biuf" or array.shape not in {(), (1,)}:
+                    raise ConfigError(
+                        f"{what}() of updater {self.name!r} returns {number!r:.80}, which is no number"
+                        + (" for each step" if what == "rates" and steps is not None else "")
+                    )
+
     def configured(self, **numbers: Any) -> Self:
         """Return one with other numbers, for the same slots.
 
@@ -214,6 +231,7 @@ class Updater(ABC):
             raise ConfigError(f"updater {self.name!r} has no number {unknown[0]!r}; {has}")
         changed = replace(self, **numbers)
         self.check_slots(changed)
+        changed.check_numbers()
         return changed
 
     def check_slots(self, changed: Updater) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glintpy.errors import ConfigError, DTypeError
+from glintpy.protocol.spec import numbers_text
 from glintpy.updaters import (
     SGD,
     Adagrad,
@@ -235,3 +236,44 @@ def test_an_updater_may_do_without_slots_numbers_and_a_loop() -> None:
     assert (updater.rates(None), updater.numbers(), updater.slot_names, updater.loop) == ((), (), (), None)
     deltas = np.ones(3)
     assert updater.prepare(deltas) is deltas
+
+
+@dataclass(frozen=True)
+class Own(Updater):
+    """One whose numbers may be anything."""
+
+    number: Any = 1.0
+    rate: Any = 1.0
+
+    def numbers(self) -> tuple[Any, ...]:
+        return (self.number, True)
+
+    def rates(self, steps: Any) -> tuple[Any, ...]:
+        return (self.rate if steps is None else self.rate * steps,)
+
+    def update(self, values: Any, deltas: Any, slots: Any, rates: Any, numbers: Any) -> Any:
+        del slots
+        return (values + numbers[0] * rates[0] * deltas,)
+
+
+@pytest.mark.parametrize("wrong", ["x", None, [1, 2], {}, 1j, np.ones((1, 1))])
+def test_what_is_no_number_is_refused_before_a_server_has_it(wrong: Any) -> None:
+    Own().check_numbers()
+    with pytest.raises(ConfigError, match=r"numbers\(\) of updater '.*Own' returns .*, which is no number$"):
+        Own(number=wrong).check_numbers()
+    with pytest.raises(ConfigError, match=r"rates\(\) of updater '.*Own' returns .*, which is no number$"):
+        Own(rate=wrong).check_numbers()
+    with pytest.raises(ConfigError, match="returns"):
+        Own().configured(number=wrong)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, {1}, np.ones(2)])
+def test_what_json_has_no_word_for_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="finite numbers, texts, and lists of such"):
+        numbers_text(Own(number=wrong).to_content())
+
+
+@pytest.mark.parametrize("name", UPDATERS)
+@given(data=st.data())
+def test_the_numbers_of_all_that_the_package_has_are_numbers(name: str, data: st.DataObject) -> None:
+    data.draw(UPDATERS[name]).check_numbers()
