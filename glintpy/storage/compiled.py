@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from glintpy.protocol.selection import Selection, axis_indices
 from glintpy.records import record
 from glintpy.storage.loops import Loop
-from glintpy.storage.numpy_kernels import Array, gather, is_blocks
+from glintpy.storage.numpy_kernels import Array, assign, gather, is_blocks
 from glintpy.storage.updating import Updating
 from glintpy.updaters import Updater, arithmetic_dtype
 
 Gather = Callable[[Array, Selection, Array | None], Array]
 Scatter = Callable[[Array, Selection, Array], None]
+Saving = Callable[[Array, Selection, Array, Array, Array], None]
+"""As ``Scatter``, with ``old`` and ``saved`` of ``loops.add_keys_saving``; for selections that ``can_save``."""
 
 INDEX_MAX = 2**32
 """Loops take uint32 indices only, which is what clients send to shards of fewer rows. An array with an axis of this
@@ -39,10 +41,11 @@ class Lone:
 
 
 class Ways(NamedTuple):
-    """A way to read and one to change values; both as ``numpy_kernels`` says."""
+    """A way to read and one to change values, both as ``numpy_kernels`` says; and one that saves as it changes."""
 
     gather: Gather
     scatter: Scatter
+    saving: Saving | None = None
 
 
 def gather_of_vectors(take: Loop) -> Gather:
@@ -124,6 +127,37 @@ def scatter_of_matrices(*, rows: Loop, pairs: Loop, grid: Loop, reference: Scatt
     return scatter
 
 
+def can_save(selection: Selection, ndim: int) -> bool:
+    """Whether it is of single cells, and of so many that one pass over them pays rather than two.
+
+    Args:
+        selection: checked.
+        ndim: 1 for vectors, 2 for matrices.
+    """
+    is_cells = selection.paired if ndim == 2 else selection.rows.ndim == 1
+    return is_cells and selection.rows.size >= _FEW_KEYS
+
+
+def saving_of_vectors(change: Loop) -> Saving:
+    """Return how single entries of vectors are changed and saved, by ``loops.add_keys_saving``."""
+
+    def scatter_keys(values: Array, selection: Selection, deltas: Array, old: Array, saved: Array) -> None:
+        change(values, _indices(selection.rows), _in_order(deltas), old, saved)
+
+    return scatter_keys
+
+
+def saving_of_matrices(change: Loop) -> Saving:
+    """Return how single cells of matrices are changed and saved, by ``loops.add_pairs_saving``."""
+
+    def scatter_pairs(values: Array, selection: Selection, deltas: Array, old: Array, saved: Array) -> None:
+        assert selection.cols is not None, "whole rows aren't single cells"
+        rows, cols = _indices(selection.rows), _indices(selection.cols)
+        change(values, rows, cols, _in_order(deltas), old, saved)
+
+    return scatter_pairs
+
+
 def prove(ways: Ways, reference: Ways, *, dtype: np.dtype[Any], ndim: int) -> None:
     """Refuse ways that don't give what numpy gives: from a damaged cache, or one that another machine wrote.
 
@@ -163,6 +197,17 @@ def prove(ways: Ways, reference: Ways, *, dtype: np.dtype[Any], ndim: int) -> No
                 found, reference.gather(expected, selection, None)
             ):
                 raise RuntimeError("a compiled loop doesn't give what numpy gives")
+            if ways.saving is not None and can_save(selection, ndim):
+                old, saved = np.zeros_like(deltas), np.zeros(1, np.uint64)
+                ways.saving(values, theirs, arrived(deltas), old, saved)
+                back = Selection(
+                    selection.rows[::-1],
+                    selection.cols if selection.cols is None else selection.cols[::-1],
+                    ndim == 2,
+                )
+                assign(values, back, old[::-1])
+                if saved[0] != len(old) + 1 or not np.array_equal(values, expected):
+                    raise RuntimeError("a compiled loop doesn't write down what it changes")
 
 
 def prove_update(loop: Loop, updater: Updater, dtype: np.dtype[Any]) -> None:

@@ -12,6 +12,7 @@ cells; every other updater's formula. Whole rows are read as fast by numpy's ``t
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import stat
@@ -23,16 +24,21 @@ from typing import Any
 import numpy as np
 
 from glintpy.protocol.dtypes import DTypeAny
+from glintpy.protocol.selection import Selection
 from glintpy.storage import loops
 from glintpy.storage.compiled import (
     INDEX_MAX,
     Gather,
+    Saving,
     Scatter,
     Ways,
+    can_save,
     gather_of_matrices,
     gather_of_vectors,
     prove,
     prove_update,
+    saving_of_matrices,
+    saving_of_vectors,
     scatter_of_matrices,
     scatter_of_vectors,
 )
@@ -100,9 +106,18 @@ class Kernels:
         self.gather: Gather = gather
         self.scatter: Scatter = scatter_add
         self.update_loop: Loop | None = None
+        self._saving: Saving | None = None
         self._updater = updater
         self._add = add
         self.wants_preparing = compilable
+
+    def saving_of(self, selection: Selection) -> Saving | None:
+        """Return what adds to a selection and writes down what it changes in one pass; None: it takes two.
+
+        Args:
+            selection: checked.
+        """
+        return self._saving if can_save(selection, self.ndim) else None
 
     def prepare(self) -> Steps:
         """Compile the loops and put them in numpy's place, a step at a time.
@@ -127,7 +142,7 @@ class Kernels:
                 "server: %s stay with numpy, numba failed: %s: %s", what, type(error).__name__, error
             )
         else:
-            self.gather, self.scatter = ways
+            self.gather, self.scatter, self._saving = ways
             self.update_loop = update_loop
             self.wants_preparing = False
             logger.info("server: the compiled loops of %s are ready", what)
@@ -145,6 +160,7 @@ class Kernels:
         return (yield from self._compile_with(numba, on_disk=False))
 
     def _compile_with(self, numba: Any, *, on_disk: bool) -> Generator[bool, None, _Compiled]:
+        _teach_order()
         compiler = _Compiler(numba, self.dtype, on_disk=on_disk)
         loop = None if type(self._updater) is Add else self._updater.loop
         # One process at a time: numba numbers the files of its cache without a lock, so that two could give
@@ -170,7 +186,15 @@ class Kernels:
             if changed_by is None:
                 return Ways(gather_of_vectors(take), scatter_add)
             change = compiler.compile(changed_by.keys, values=1, axes=1, entries=1, changes=True)
-            return Ways(gather_of_vectors(take), scatter_of_vectors(change, reference=scatter_add))
+            yield True
+            saving = compiler.compile(
+                changed_by.keys_saving, values=1, axes=1, entries=1, changes=True, saves=True
+            )
+            return Ways(
+                gather_of_vectors(take),
+                scatter_of_vectors(change, reference=scatter_add),
+                saving_of_vectors(saving),
+            )
         take_pairs = compiler.compile(loops.take_pairs, values=2, axes=2, entries=1)
         yield True
         take_grid = compiler.compile(loops.take_grid, values=2, axes=2, entries=2)
@@ -183,7 +207,12 @@ class Kernels:
         pairs = compiler.compile(changed_by.pairs, values=2, axes=2, entries=1, changes=True)
         yield True
         grid = compiler.compile(changed_by.grid, values=2, axes=2, entries=2, changes=True)
-        return Ways(taken, scatter_of_matrices(rows=rows, pairs=pairs, grid=grid, reference=scatter_add))
+        yield True
+        saving = compiler.compile(
+            changed_by.pairs_saving, values=2, axes=2, entries=1, changes=True, saves=True
+        )
+        changed = scatter_of_matrices(rows=rows, pairs=pairs, grid=grid, reference=scatter_add)
+        return Ways(taken, changed, saving_of_matrices(saving))
 
 
 _Compiled = tuple[Ways, Loop | None]
@@ -238,7 +267,14 @@ class _Compiler:
         return str(self._jit(loop).stats.cache_path)
 
     def compile(
-        self, loop: loops.Loop, *, values: int, axes: int, entries: int, changes: bool = False
+        self,
+        loop: loops.Loop,
+        *,
+        values: int,
+        axes: int,
+        entries: int,
+        changes: bool = False,
+        saves: bool = False,
     ) -> loops.Loop:
         """Compile one loop.
 
@@ -248,12 +284,18 @@ class _Compiler:
             axes: how many index arrays there are.
             entries: dimensions of the deltas, or of what is taken.
             changes: it changes the values; False: it reads them into the entries.
+            saves: it has two more arguments, see ``loops.add_keys_saving``.
         """
         item = self._numba.from_dtype(self._dtype)
         signature = self._numba.void(
             self._array(item, values, written=changes),
             *[self._array(self._numba.uint32, 1)] * axes,
             self._array(item, entries, written=not changes),
+            *(
+                [self._array(item, 1, written=True), self._array(self._numba.uint64, 1, written=True)]
+                if saves
+                else []
+            ),
         )
         return self._compiled(self._jit(loop), signature)
 
@@ -288,6 +330,25 @@ class _Compiler:
     def _array(self, item: Any, ndim: int, *, written: bool = False) -> Any:
         # What arrives in messages is read-only and lies at any address; arrays that are better fit, too.
         return self._numba.types.Array(item, ndim, "C", readonly=not written, aligned=False)
+
+
+@functools.cache
+def _teach_order() -> None:
+    """Tell numba what ``loops.in_order`` means."""
+    from numba import extending, types  # noqa: PLC0415 - as in Kernels
+
+    @extending.intrinsic
+    def fence(_: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            # For the compiler only: the processor lets no instruction of a killed process be seen without those before.
+            builder.fence("seq_cst", "singlethread")
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    @extending.overload(loops.in_order)
+    def in_order() -> Any:
+        return lambda: fence()  # type: ignore[call-arg]  # noqa: PLW0108 - numba wants a function of Python's
 
 
 class _Turn:

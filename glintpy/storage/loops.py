@@ -29,18 +29,73 @@ class Loops(NamedTuple):
         rows: of a matrix: ``(values (n, c), rows (k,), deltas (k, c))``.
         pairs: single cells of a matrix: ``(values (n, c), rows (k,), cols (k,), deltas (k,))``.
         grid: some columns of some rows: ``(values (n, c), rows (k,), cols (m,), deltas (k, m))``.
+        keys_saving: as ``keys``, with ``old (k,)`` and ``saved (1,)``: what an entry was is written down first.
+        pairs_saving: as ``pairs``, likewise.
     """
 
     keys: Loop
     rows: Loop
     pairs: Loop
     grid: Loop
+    keys_saving: Loop
+    pairs_saving: Loop
 
 
 def add_keys(values: Array, keys: Indices, deltas: Array) -> None:
     """Add to entries of a vector."""
     for i in range(keys.size):
         values[keys[i]] += deltas[i]
+
+
+def in_order() -> None:
+    """Keep what is stored before it before what is stored after it, also where a compiler would rather not.
+
+    Enough for who reads the memory of a process that was killed: it finds the stores of all instructions up to one.
+    """
+
+
+def add_keys_saving(values: Array, keys: Indices, deltas: Array, old: Array, saved: Array) -> None:
+    """Add to entries of a vector, and write down each one's old value just before it changes.
+
+    Args:
+        values: (n,) of any dtype.
+        keys: (k,) uint32.
+        deltas: (k,) of the dtype of ``values``.
+        old: (k,) of that dtype, to be written.
+        saved: (1,) uint64: from 1 on, one more for each entry of ``old`` that has been written. Where it ends, all
+            changed values have their old ones there: put back from the last to the first, as keys may repeat.
+    """
+    for i in range(keys.size):
+        key = keys[i]
+        before = values[key]
+        old[i] = before
+        in_order()
+        saved[0] = i + 2
+        in_order()
+        values[key] = before + deltas[i]
+
+
+def add_pairs_saving(  # noqa: PLR0917 - compiled loops take no keywords
+    values: Array, rows: Indices, cols: Indices, deltas: Array, old: Array, saved: Array
+) -> None:
+    """Add to single cells of a matrix, as ``add_keys_saving`` does to a vector's.
+
+    Args:
+        values: (n, c) of any dtype.
+        rows: (k,) uint32.
+        cols: (k,) uint32, paired with the rows.
+        deltas: (k,) of the dtype of ``values``.
+        old: see there.
+        saved: see there.
+    """
+    for i in range(rows.size):
+        row, col = rows[i], cols[i]
+        before = values[row, col]
+        old[i] = before
+        in_order()
+        saved[0] = i + 2
+        in_order()
+        values[row, col] = before + deltas[i]
 
 
 def add_rows(values: Array, rows: Indices, deltas: Array) -> None:
@@ -113,5 +168,12 @@ def take_grid(values: Array, rows: Indices, cols: Indices, out: Array) -> None:
             out[i, j] = values[row, cols[j]]
 
 
-ADD = Loops(keys=add_keys, rows=add_rows, pairs=add_pairs, grid=add_grid)
+ADD = Loops(
+    keys=add_keys,
+    rows=add_rows,
+    pairs=add_pairs,
+    grid=add_grid,
+    keys_saving=add_keys_saving,
+    pairs_saving=add_pairs_saving,
+)
 """Of the updater ``add``. ``values[i] += delta`` is an *or* of bools, whose sum is stored as whether it is one."""

@@ -279,6 +279,8 @@ class Shard:
         shape = self.check_push(selection, deltas, assign=assign, array=array, turn=turn)
         if self._gathering is not None and not assign:
             return self._push_gathered(self._gathering, selection, shape, deltas, turn)
+        if not assign and self._add_saving(selection, shape, deltas):
+            return range(0)
         # What an updater keeps beside the values changes with them.
         self._remember(selection, shape, range(array, array + 1) if assign else range(len(self.arrays)))
         self._apply(selection, deltas, assign_to=array if assign else None)
@@ -288,7 +290,11 @@ class Shard:
         # Cells of one row are one step of it: such a push has no halves.
         has_halves = assign_to is not None or not (selection.paired and self.updater.counts_steps)
         if failpoints.is_armed("push.half_applied") and has_halves:
-            self._change_in_halves(selection, deltas, assign_to=assign_to)
+            # With a place in the middle where a drill may strike.
+            first, second = halves_of(selection, deltas)
+            self._change(*first, assign_to=assign_to)
+            failpoints.hit("push.half_applied")
+            self._change(*second, assign_to=assign_to)
         else:
             self._change(selection, deltas, assign_to=assign_to)
         failpoints.hit("push.applied")
@@ -390,6 +396,22 @@ class Shard:
         undo.arm()
         failpoints.hit("push.flag_set")
 
+    def _add_saving(self, selection: Selection, shape: tuple[int, ...], deltas: NDArray[Any]) -> bool:
+        """Add to single cells, writing down each one's old value just before it changes; False: it takes two passes."""
+        undo, saving = self.undo, self.kernels.saving_of(selection)
+        if undo is None or saving is None or len(self.arrays) > 1 or failpoints.is_armed("push.half_applied"):
+            return False
+        self._tell_cuts(selection, range(1))
+        failpoints.hit("push.before_undo")
+        (old,) = undo.room(self.model_id, selection, [(shape, self._dtype)])
+        saved = undo.saved()
+        failpoints.hit("push.undo_written")
+        undo.arm()
+        failpoints.hit("push.flag_set")
+        saving(self.values, selection, deltas, old, saved)
+        failpoints.hit("push.applied")
+        return True
+
     def _tell_cuts(self, selection: Selection, changes: range) -> None:
         for cut in self.cuts.values():
             cut.before_push(selection, changes)
@@ -401,13 +423,6 @@ class Shard:
             self.kernels.scatter(self.values, selection, deltas)
         else:
             self._updating.apply(selection, deltas)
-
-    def _change_in_halves(self, selection: Selection, deltas: NDArray[Any], *, assign_to: int | None) -> None:
-        """Apply a push with a place in its middle where a drill may strike."""
-        first, second = halves_of(selection, deltas)
-        self._change(*first, assign_to=assign_to)
-        failpoints.hit("push.half_applied")
-        self._change(*second, assign_to=assign_to)
 
     def put_back(self, pending: Pending) -> None:
         """Undo a push that was under way; again does no harm.

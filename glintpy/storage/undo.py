@@ -9,6 +9,7 @@ the old values back. The flag is stored last on the way in and first on the way 
     16  16 bytes  the session                    73  u8   kind of the rows, of the columns (74); 0: all columns
     32  u64  the push's number                   75  u8   the first of the model's arrays, and how many (76)
     40  u64  bytes of the rows, of the columns (48)
+    56  u64  0 all old values are there; else one more than how many of them, in order, are
                                                  128      rows, columns, the old values of each array, each
                                                           of them on a multiple of 64
 """
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _RECORD = struct.Struct("<Q16sQQQ8xQBBBBB")
 _RECORD_OFFSET = 8
+_COUNTER = struct.Struct("<Q")
+_SAVED_OFFSET = 56  # which _RECORD fills with zeros
 _BODY_OFFSET = 128
 _ALIGNMENT = 64
 
@@ -59,6 +62,8 @@ class Pending:
         first_array: which of the model's arrays it changes.
         num_arrays: how many, from that one on.
         old: bytes of each as they were, in the selection's order.
+        is_begun: the push wrote down old values as it went: ``selection`` is what it had come to, the last first, and
+            ``old`` begins with their values, the first first.
     """
 
     model_id: int
@@ -68,6 +73,7 @@ class Pending:
     first_array: int
     num_arrays: int
     old: memoryview
+    is_begun: bool = False
 
     def values(self, kinds: Sequence[Kind]) -> list[NDArray[Any]]:
         """Return the old values of each array.
@@ -79,6 +85,8 @@ class Pending:
             ValueError: they are not of that size.
         """
         places, end = _places(kinds, 0)
+        if self.is_begun and end <= len(self.old) and self.num_arrays == len(kinds) == 1:
+            return [_laid_over(self.old, kinds[0], 0)[::-1]]
         if end != len(self.old) or len(kinds) != self.num_arrays:
             raise ValueError(
                 f"a record of {len(self.old)} bytes for {self.num_arrays} arrays, not {end} bytes"
@@ -141,7 +149,7 @@ class Undo:
             first_array: which of the model's arrays the first one is.
 
         Returns:
-            An array of each kind, to be filled before ``arm``.
+            An array of each kind, to be filled before ``arm``, or after ``saved`` as the push goes.
 
         Raises:
             NotEnoughMemory: the record has to be larger, and there is no room for it.
@@ -169,6 +177,16 @@ class Undo:
             body, _RECORD_OFFSET, model_id, session_id, sequence, *sizes, selection.paired, *axes, *which
         )
         return [_laid_over(body, kind, place) for kind, place in zip(kinds, places, strict=True)]
+
+    def saved(self) -> NDArray[np.uint64]:
+        """Begin to count old values: for a push of single cells to one array that writes them down as it goes.
+
+        Returns:
+            (1,) for ``loops.add_keys_saving``. ``arm`` comes next.
+        """
+        counter = np.frombuffer(self._body, np.uint64, 1, _SAVED_OFFSET)
+        counter[0] = 1
+        return counter
 
     def arm(self) -> None:
         """From here on whoever opens the record puts the old values back."""
@@ -198,8 +216,16 @@ class Undo:
         rows = _indices(self._body[_BODY_OFFSET : _BODY_OFFSET + rows_bytes], rows_kind)
         cols = _indices(self._body[cols_at : cols_at + cols_bytes], cols_kind) if cols_kind else None
         old = self._body[values_at : values_at + num_bytes]
+        (counter,) = _COUNTER.unpack_from(self._body, _SAVED_OFFSET)
+        if counter:
+            if rows.ndim > 1 or counter - 1 > len(rows):
+                raise ConfigError(f"{self._path} holds {counter - 1} old values of {rows.shape} rows")
+            rows = rows[: counter - 1][::-1]
+            cols = None if cols is None else cols[: counter - 1][::-1]
         selection = Selection(rows, cols, bool(paired))
-        return Pending(model_id, session_id, sequence, selection, first_array, num_arrays, old)
+        return Pending(
+            model_id, session_id, sequence, selection, first_array, num_arrays, old, is_begun=bool(counter)
+        )
 
     def close(self, *, clean: bool) -> None:
         """Let go of the file; again does nothing.

@@ -22,6 +22,7 @@ from tests.cluster.helpers import (
     num_sockets,
     paused,
     program,
+    settled,
     state_of,
     until,
 )
@@ -117,6 +118,32 @@ def test_a_killed_server_comes_back_with_everything_it_acknowledged(breakable: g
         assert vector.pull().result().tolist() == [21] * 1000
         vector.destroy()
         assert client.vector(1000, dtype="int64", name="kept").pull([999]).result().tolist() == [0]
+
+
+@pytest.mark.parametrize("num_kills", [6, pytest.param(100, marks=pytest.mark.soak)])
+def test_a_server_that_is_killed_among_single_cells_undoes_them(seed: int, num_kills: int) -> None:
+    """Large pushes of cells at random places write down what they change as they go, in compiled loops."""
+    random = np.random.default_rng(seed)
+    num_cells, num_keys = 200_000, 50_000
+    sent = np.zeros(num_cells, np.int64)
+    with glintpy.LocalCluster(1) as cluster, cluster.client() as client:
+        vector = client.vector(num_cells, dtype="int64")
+        matrix = client.matrix(num_cells // 100, 100, dtype="int64")
+        for model in (vector, matrix):
+            model.push([0], np.zeros((1, *model.shape[1:]), np.int64)).result()
+        settled(client, [])
+        for _ in range(num_kills):
+            pushes = []
+            for _ in range(12):
+                keys = random.integers(0, num_cells, num_keys)
+                np.add.at(sent, keys, 1)
+                pushes += [vector.push(keys, 1), matrix.push(keys // 100, 1, cols=keys % 100)]
+            pushes[int(random.integers(len(pushes)))].result()
+            cluster.kill_server(0)
+            cluster.restart_server(0)
+            assert [push.exception() for push in pushes] == [None] * len(pushes)
+            assert np.array_equal(vector.pull().result(), sent)
+            assert np.array_equal(matrix.pull().result().ravel(), sent)
 
 
 def test_a_model_of_level_memory_is_lost_with_its_server_and_says_so(
