@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,15 @@ from numpy.typing import NDArray
 
 from glintpy.protocol import dtypes
 from glintpy.protocol.selection import Selection
+from glintpy.storage import kernels
+from glintpy.storage.kernels import Kernels
+from glintpy.updaters import Add
+from tests.cluster.helpers import until
 
 Array = NDArray[Any]
+
+DTYPES = [dtype for dtype in dtypes.BY_CODE.values() if dtype != np.float16]
+"""All that can be compiled."""
 
 
 def axes(size: int) -> st.SearchStrategy[Array]:
@@ -77,3 +85,29 @@ def any_bits(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtyp
         .reshape(shape)
         .astype(dtype)
     )
+
+
+def prepared(found: Kernels) -> Kernels:
+    """Take all steps; another process of the tests may be compiling into the folder."""
+    steps = found.prepare()
+    while found.wants_preparing:
+        until(lambda: next(steps, True), "the other's turn ends")
+    return found
+
+
+@cache
+def ready(dtype: np.dtype[Any], ndim: int) -> Kernels:
+    found = prepared(Kernels(dtype, ndim, Add(), compilable=True))
+    assert is_compiled(found)
+    return found
+
+
+def is_compiled(found: Kernels) -> bool:
+    return found.gather is not kernels.gather and found.scatter is not kernels.scatter_add
+
+
+def bits(array: Array) -> tuple[tuple[int, ...], bytes]:
+    """Return shape and bytes; a NaN is a NaN, since no processor promises which of two survives a sum."""
+    if array.dtype.kind == "f":
+        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
+    return array.shape, array.tobytes()

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glintpy.protocol import dtypes
 from glintpy.protocol.selection import Selection, axis_indices, slices_of
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import compiled, kernels, loops
@@ -27,33 +25,13 @@ from glintpy.storage.kernels import COMPILED_BYTES_MIN, Kernels, kernels_of
 from glintpy.storage.shard import Shard
 from glintpy.updaters import Add
 from tests.cluster.helpers import until
-from tests.unit.kernel_cases import Array, cases
+from tests.unit.kernel_cases import DTYPES, Array, bits, cases, is_compiled, prepared, ready
 
 ROOT = Path(__file__).parents[2]
-DTYPES = [dtype for dtype in dtypes.BY_CODE.values() if dtype != np.float16]
 
 
 def new_kernels(dtype: str = "float32", ndim: int = 1, add: loops.Loops = loops.ADD) -> Kernels:
     return Kernels(np.dtype(dtype), ndim, Add(), compilable=True, add=add)
-
-
-def prepared(found: Kernels) -> Kernels:
-    """Take all steps; another process of the tests may be compiling into the folder."""
-    steps = found.prepare()
-    while found.wants_preparing:
-        until(lambda: next(steps, True), "the other's turn ends")
-    return found
-
-
-@cache
-def ready(dtype: np.dtype[Any], ndim: int) -> Kernels:
-    found = prepared(Kernels(dtype, ndim, Add(), compilable=True))
-    assert is_compiled(found)
-    return found
-
-
-def is_compiled(found: Kernels) -> bool:
-    return found.gather is not kernels.gather and found.scatter is not kernels.scatter_add
 
 
 @pytest.fixture
@@ -66,13 +44,6 @@ def numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 # --- the same bits ----------------------------------------------------------------------------------------
-
-
-def bits(array: Array) -> tuple[tuple[int, ...], bytes]:
-    """Return shape and bytes; a NaN is a NaN, since no processor promises which of two survives a sum."""
-    if array.dtype.kind == "f":
-        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
-    return array.shape, array.tobytes()
 
 
 FEW = ("float32", "float64", "int64", "uint8", "bool")

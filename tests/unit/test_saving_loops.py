@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from glintpy import failpoints
 from glintpy.errors import ConfigError
-from glintpy.protocol.dtypes import BY_CODE
 from glintpy.protocol.selection import Selection
 from glintpy.protocol.spec import ModelSpec
 from glintpy.storage import compiled, kernels, loops
@@ -22,14 +21,13 @@ from glintpy.storage.kernels import Kernels
 from glintpy.storage.shard import Shard
 from glintpy.storage.undo import Undo
 from glintpy.updaters import Add
-from tests.unit.kernel_cases import any_bits
+from tests.unit.kernel_cases import DTYPES, any_bits, bits, ready
 
 NUM_ROWS, NUM_COLS, NUM_CELLS = 7, 5, 12
 PLAIN = {
     1: compiled.saving_of_vectors(loops.add_keys_saving),
     2: compiled.saving_of_matrices(loops.add_pairs_saving),
 }
-DTYPES = [dtype for dtype in BY_CODE.values() if dtype != np.float16]
 
 
 @pytest.fixture(autouse=True)
@@ -162,17 +160,6 @@ def test_a_moment_that_is_being_read_keeps_what_changes(undo: Undo) -> None:
     assert values.sum() == 3
 
 
-_READY: dict[tuple[str, int], Kernels] = {}
-
-
-def ready(dtype: np.dtype[Any], ndim: int) -> Kernels:
-    key = (dtype.name, ndim)
-    if key not in _READY:
-        _READY[key] = Kernels(dtype, ndim, Add(), compilable=True)
-        assert all(_READY[key].prepare())
-    return _READY[key]
-
-
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -207,10 +194,3 @@ def test_compiled_and_plain_they_give_the_bits_of_two_passes(
         kernels.assign(values, Selection(rows, cols, selection.paired), old[::-1])
         assert bits(values) == bits(before)
     assert found[0] == found[1]
-
-
-def bits(array: np.ndarray[Any, Any]) -> bytes:
-    """Return an array's bytes; a NaN is a NaN."""
-    if array.dtype.kind == "f":
-        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
-    return array.tobytes()
