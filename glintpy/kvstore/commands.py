@@ -56,8 +56,7 @@ def run(
     """
     function = _function_of(head)
     numbers = _numbers_of(body)
-    keys = numbers.pop("keys", None)
-    chosen = list(directory.places) if keys is None else list(dict.fromkeys(map(check_key, keys)))
+    chosen = _chosen(numbers.pop("keys", None), directory)
     for key in chosen:
         if key not in directory.places:
             raise ConfigError(f"the command {head!r} names key {key!r}, which was never initialised")
@@ -75,6 +74,16 @@ def run(
             calls.append((key, model, slice(place.offset, place.offset + place.spec.size), numbers))
     futures = {key: model.call(function, rows=rows, **given) for key, model, rows, given in calls}
     return {key: future.result() for key, future in futures.items()}
+
+
+def _chosen(keys: Any, directory: Directory) -> list[Key]:
+    """Return the keys that a command names, one or a list; None: all."""
+    if keys is None:
+        return list(directory.places)
+    try:
+        return list(dict.fromkeys(map(check_key, keys if isinstance(keys, list) else [keys])))
+    except TypeError as error:
+        raise ConfigError(f"the keys of a command are a key or a list of them: {error}") from None
 
 
 def _of_cut(key: Key, size: int, num_cols: int, function: str, numbers: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +144,7 @@ def num_dead(client: Client, group: str, node_id: int) -> int:
 def _function_of(head: int | str) -> str:
     if isinstance(head, str):
         return head
-    if head not in _registered:
+    if type(head) is not int or head not in _registered:
         known = ", ".join(map(str, sorted(_registered))) or "none"
         raise ConfigError(
             f"no function has the number {head!r:.80}; there are {known}: register_command(number, name) gives one"

@@ -52,8 +52,10 @@ class Compressor:
         """The largest that a gradient becomes."""
         return 1.0 if self.bits == 1 else self.threshold
 
-    def compress(self, values: Mapping[Key, NDArray[Any]], factor: float = 1.0) -> dict[Key, NDArray[Any]]:
-        """Return what is pushed in place of gradients, and keep the differences.
+    def compress(
+        self, values: Mapping[Key, NDArray[Any]], factor: float = 1.0
+    ) -> tuple[dict[Key, NDArray[Any]], dict[Key, NDArray[Any]]]:
+        """Return what is pushed in place of gradients, and the differences: for ``keep``, once it has been.
 
         Args:
             values: by key, of any shape, of floats; only read.
@@ -61,7 +63,8 @@ class Compressor:
                 given, as in MXNet, whose servers multiply.
 
         Raises:
-            DTypeError: integers; or NaN or infinities, which would stay in what is left. Nothing has changed.
+            DTypeError: integers; NaN or infinities, which would stay in what is left; or a dtype that can't hold the
+                threshold.
         """
         sent: dict[Key, NDArray[Any]] = {}
         left: dict[Key, NDArray[Any]] = {}
@@ -72,7 +75,11 @@ class Compressor:
                 )
             before = self.left.get(key)
             with np.errstate(over="ignore"):
-                total = value if before is None else value + before
+                total = value if before is None or before.shape != value.shape else np.asarray(value + before)
+                if not np.isfinite(value.dtype.type(self.threshold)):
+                    raise DTypeError(
+                        f"key {key!r} is of {value.dtype.name}, which can't hold {self.threshold:g}"
+                    )
             wrong = ~np.isfinite(total)
             if wrong.any():
                 raise DTypeError(
@@ -81,13 +88,16 @@ class Compressor:
                     "up for: nothing was pushed; push finite ones"
                 )
             kept = quantised(total, self.bits, self.threshold)
-            left[key] = total - kept
+            left[key] = np.asarray(total - kept)
             if factor != 1.0:
                 # Of the sign, so that it is a level to the bit.
-                kept = np.sign(kept) * kept.dtype.type(self.step * factor)
+                kept = np.asarray(np.sign(kept) * kept.dtype.type(self.step * factor))
             sent[key] = kept
+        return sent, left
+
+    def keep(self, left: Mapping[Key, NDArray[Any]]) -> None:
+        """Have what a push left out come with the next one of the key."""
         self.left |= left
-        return sent
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop what was left out of some keys."""

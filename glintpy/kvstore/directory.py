@@ -108,7 +108,7 @@ class Directory:
         pages: of each dtype, the last one of this epoch.
         num_models: numbers that were given out.
         optimizer: the last entry of an optimiser; None: there was none.
-        generation: how often one was set.
+        set_before: all optimisers that were set, in order.
         epoch: how often models had to be made anew for one.
         num_moves: how often keys were moved.
     """
@@ -121,7 +121,7 @@ class Directory:
     pages: dict[np.dtype[Any], int] = field(default_factory=dict)
     num_models: int = 0
     optimizer: Entry | None = None
-    generation: int = 0
+    set_before: list[Entry] = field(default_factory=list)
     epoch: int = 0
     num_moves: int = 0
 
@@ -170,10 +170,16 @@ class Directory:
 
     def _follow_optimizer(self, entry: Entry) -> None:
         self.optimizer = entry
-        self.generation += entry["counts"]
+        if entry["counts"]:
+            self.set_before.append(entry)
         self.epoch += entry["anew"]
         if entry["anew"]:
             self.pages.clear()
+
+    @property
+    def generation(self) -> int:
+        """How often an optimiser was set."""
+        return len(self.set_before)
 
     def _follow_model(self, entry: Entry) -> None:
         number = entry["number"]
@@ -316,6 +322,7 @@ def moved_entry(places: Iterable[tuple[Key, int, int]]) -> Entry:
     return {"entry": "moved", "keys": [list(place) for place in places]}
 
 
-def changed_entry(entry: Entry, updater: Updater) -> Entry:
-    """Return the entry of an optimiser whose numbers have changed."""
-    return {**entry, "numbers": updater.to_content(), "counts": 0, "anew": 0}
+def changed_entry(entry: Entry, updater: Updater, rescale_grad: float | None) -> Entry:
+    """Return the entry of an optimiser whose numbers have changed; None: not ``rescale_grad``."""
+    factor = entry["rescale_grad"] if rescale_grad is None else rescale_grad
+    return {**entry, "numbers": updater.to_content(), "rescale_grad": factor, "counts": 0, "anew": 0}

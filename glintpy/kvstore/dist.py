@@ -21,7 +21,7 @@ from glintpy import (
     updaters,
 )
 from glintpy.kvstore import commands, states
-from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, keys_entry, moved_entry
+from glintpy.kvstore.directory import Directory, Entry, Place, keys_entry, moved_entry
 from glintpy.kvstore.exchange import Exchange
 from glintpy.kvstore.forms import Array, Given, Key, Spec
 from glintpy.kvstore.inits import Inits
@@ -32,7 +32,7 @@ from glintpy.kvstore.membership import Membership
 from glintpy.kvstore.models import Models
 from glintpy.kvstore.optimizers import Optimizer
 from glintpy.kvstore.rounds import Rounds
-from glintpy.kvstore.store import KVStore
+from glintpy.kvstore.store import KVStore, Prepared
 from glintpy.updaters import Updater
 
 logger = logging.getLogger("glintpy.kvstore")
@@ -67,7 +67,9 @@ class DistKVStore(KVStore):
         log = Log(self.client, self._prefix)
         self._leading = Leading(membership, log, self._directory, self._models, rounds)
         self._leading.follow()
-        self._inits = Inits(self._directory, comes_late=not membership.is_new)
+        comes_late = not membership.is_new
+        self._inits = Inits(self._directory, comes_late=comes_late)
+        self._num_found = self._directory.generation if comes_late else 0
 
     # --- what it is -------------------------------------------------------------------------------------------
 
@@ -84,10 +86,9 @@ class DistKVStore(KVStore):
     @property
     def optimizer(self) -> Optimizer | None:
         """See ``KVStore``."""
-        entry = self._directory.optimizer
-        if entry is None:
-            return None
-        return Optimizer(updaters.named(entry["updater"], entry["numbers"]), entry["rescale_grad"])
+        with self._lock:
+            entry = self._directory.optimizer
+            return None if entry is None else Optimizer(self._live_updater(), entry["rescale_grad"])
 
     @property
     def rescale_grad(self) -> float:
@@ -109,6 +110,7 @@ class DistKVStore(KVStore):
             WorkersMissing, WorkerLost, Expelled: see ``Group.barrier``.
         """
         with self._lock:
+            self._check()
             self._exchange.flush()
             self._group.barrier()
             self._leading.follow()
@@ -204,7 +206,12 @@ class DistKVStore(KVStore):
     def _push(self, values: dict[Key, Given]) -> Future[Any]:
         with self._lock:
             self._check()
-            return self._exchange.push(values, self._levels)
+            return self._push_prepared(self._prepared(values))
+
+    def _push_prepared(self, prepared: Prepared) -> Future[Any]:
+        future = self._exchange.push(prepared.values, prepared.levels)
+        prepared.keep()
+        return future
 
     def _push_pull(
         self, values: dict[Key, Given], keys: Sequence[Key], into: Mapping[Key, Array]
@@ -212,7 +219,11 @@ class DistKVStore(KVStore):
         del keys
         with self._lock:
             self._check()
-            return self._exchange.push_pull(values, self._levels, into)
+            prepared = self._prepared(values)
+            if prepared.levels is None:
+                return self._exchange.push_pull(prepared.values, into)
+            self._push_prepared(prepared)
+            return self._exchange.pull(list(values), into)
 
     def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
         with self._lock:
@@ -230,8 +241,13 @@ class DistKVStore(KVStore):
     def _delete(self, keys: list[Key]) -> None:
         with self._lock:
             self._check()
+            again = [
+                key
+                for key in keys
+                if self._inits.has_deleted(key) and self._directory.places.get(key) is None
+            ]
             asked, keys = keys, self._inits.left_of(keys)
-            self._specs(keys)
+            self._specs([*again, *keys])
             before = {key: self._directory.places[key].version for key in keys}
             try:
                 self._exchange.pull(keys)  # what is under way ends first
@@ -261,6 +277,11 @@ class DistKVStore(KVStore):
     def _set_optimizer(self, optimizer: Optimizer) -> None:
         with self._lock:
             self._check()
+            if self._directory.in_rounds and not optimizer.updater.sums:
+                raise ConfigError(
+                    f"a store of type {self.type!r} sums up what all workers push, and under "
+                    f"{optimizer.updater.name!r} a sum doesn't count as they do: use one of type 'dist_async'"
+                )
             name = updaters.name_of(optimizer.updater)
             entry = {
                 "entry": "optimizer",
@@ -273,6 +294,8 @@ class DistKVStore(KVStore):
             self._leading.follow()
             for place in self._directory.places.values():
                 optimizer.updater.check_dtype(place.spec.dtype)
+            if self._has_found(entry):
+                return
             wanted = self._num_optimizers + 1
 
             def is_done() -> bool:
@@ -281,7 +304,7 @@ class DistKVStore(KVStore):
             if not self._directory.places:
                 self._leading.lead_or_wait(
                     lambda: is_done() or bool(self._directory.places),
-                    lambda: self._leading.publish([entry]),
+                    lambda: self._lead_first(optimizer.updater, entry),
                     lambda: "the optimiser was not set",
                 )
             if not is_done():
@@ -290,31 +313,42 @@ class DistKVStore(KVStore):
                 self._leading.together(lambda: self._lead_switch(optimizer.updater, entry), is_done)
             self._num_optimizers = wanted
 
+    def _has_found(self, entry: Entry) -> bool:
+        """Whether a worker that came late makes a call that the others had made before: it repeats the program's."""
+        before = self._directory.set_before[self._num_optimizers : self._num_found]
+        same = [{**known, "counts": 1, "anew": 1} == entry for known in before]
+        if any(same):
+            self._num_optimizers += same.index(True) + 1
+            return True
+        self._num_optimizers = max(self._num_optimizers, self._num_found)
+        return False
+
+    def _lead_first(self, updater: Updater, entry: Entry) -> None:
+        self._models.anchor(self._directory.epoch + 1, updater)
+        self._leading.publish([entry])
+        self._models.drop_anchor(self._directory.epoch - 1)
+
     def _lead_switch(self, updater: Updater, entry: Entry) -> None:
         known = self.optimizer
         if known is not None and continues(known.updater, updater):
-            for model in self._directory.models:
-                self._models.handle(model).configure(
-                    **{name: getattr(updater, name) for name in entry["numbers"]}
-                )
+            self._models.configure({name: getattr(updater, name) for name in entry["numbers"]})
             self._leading.publish([{**entry, "anew": 0}])
             return
         specs = {key: place.spec for key, place in self._directory.places.items()}
         makings, places = self._directory.placed(specs, anew=True)
         values = self._models.pull(list(specs))
+        self._models.anchor(self._directory.epoch + 1, updater)
         entries = self._models.make(makings, updater)
         self._models.put({key: Place(model, offset, specs[key], 0) for key, model, offset in places}, values)
         self._leading.publish([entry, *entries, moved_entry(places)])
+        self._models.drop_anchor(self._directory.epoch - 1)
 
     def _configure(self, updater: Updater, numbers: dict[str, Any]) -> None:
+        del updater
         with self._lock:
             self._check()
             self._leading.follow()
-            for model in list(self._directory.models):
-                self._models.handle(model).configure(**numbers)
-            if self.rank == 0:
-                assert self._directory.optimizer is not None, "who configures has an optimiser"
-                self._leading.publish([changed_entry(self._directory.optimizer, updater)])
+            self._models.configure(numbers)
 
     def save_optimizer_states(self, fname: Any, dump_optimizer: bool = False) -> None:
         """Save what the optimiser keeps for each key, and the values with it.
@@ -338,7 +372,7 @@ class DistKVStore(KVStore):
                 str(fname),
                 self._directory,
                 self._models.handle,
-                optimizer.updater,
+                optimizer,
                 with_numbers=dump_optimizer,
                 prefix=self._prefix,
             )
@@ -390,10 +424,13 @@ class DistKVStore(KVStore):
 
     def _updater(self) -> Updater:
         """Return what new models are made with: the numbers that live ones have now."""
-        optimizer = self.optimizer
-        if optimizer is None:
+        if self._directory.optimizer is None:
             return updaters.named("total" if self._directory.in_rounds else "assign")
-        return self._models.live_updater() or optimizer.updater
+        return self._live_updater()
+
+    def _live_updater(self) -> Updater:
+        found: Updater = self._again_if_gone(self._models.live_updater)
+        return found
 
     def _again_if_gone(self, ask: Callable[[], Any]) -> Any:
         """Ask, and where a model is gone, look where the keys lie now and ask again."""

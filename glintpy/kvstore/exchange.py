@@ -70,16 +70,12 @@ class Exchange:
         return future
 
     def push_pull(
-        self,
-        values: dict[Key, Given],
-        levels: tuple[float, ...] | None,
-        into: Mapping[Key, Array] | None = None,
+        self, values: dict[Key, Given], into: Mapping[Key, Array] | None = None
     ) -> dict[Key, Array]:
         """Push values, and return what is there behind that, or behind the round.
 
         Args:
             values: by key.
-            levels: as of ``Models.push``.
             into: as of ``Models.pull``.
 
         Raises:
@@ -88,8 +84,8 @@ class Exchange:
             PushOutcomeUnknown, GlintError: as of ``push``.
         """
         arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
-        if levels is not None or len(arrays) < len(values):
-            self.push(values, levels)
+        if len(arrays) < len(values):
+            self.push(values, None)
             return self.pull(list(values), into)
         _, tags = self._begun(values)
         asked: list[Asked] = []
@@ -177,6 +173,7 @@ class Exchange:
         except BaseException:
             if rounds is not None and tags:
                 rounds.take_back([key for key in tags if key not in rounds.pushes])
+            self._pending.extend(futures)  # what was sent may fail, too
             raise
         return futures
 

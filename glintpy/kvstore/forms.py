@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glintpy import DTypeError, KeyRangeError, ShapeError
+from glintpy import DTypeError, KeyRangeError, ShapeError, updaters
 from glintpy.kvstore.casting import cast
 
 Key = int | str
 Array = NDArray[Any]
 T = TypeVar("T")
 
+
+_ADD = updaters.named("add")
 
 DTYPES: dict[str, np.dtype[Any]] = {
     kind().dtype.name: kind().dtype
@@ -211,8 +213,9 @@ def _summed(key: Key, devices: list[Any], spec: Spec) -> Given:
         total = fitted(key, devices[0], spec)
         if len(devices) > 1:
             total = total.copy()
-        for entry in devices[1:]:
-            total += fitted(key, entry, spec)
+        with np.errstate(over="ignore"):
+            for entry in devices[1:]:
+                total += fitted(key, entry, spec)
         return total
     if len(sparse) < len(devices):
         raise ShapeError(f"key {key!r} was given dense and row-sparse values together")
@@ -225,11 +228,10 @@ def _summed(key: Key, devices: list[Any], spec: Spec) -> Given:
             raise ShapeError(f"{entry!r} for key {key!r}, which holds {spec}")
         check_rows(key, entry.indices, spec)
     values = np.concatenate([_numbers(entry.values, key) for entry in sparse])
-    return RowSparse(
-        np.concatenate([entry.indices for entry in sparse]),
-        _cast(key, values, spec),
-        spec.shape,
-    )
+    indices = np.concatenate([entry.indices for entry in sparse])
+    # Whatever the optimiser would make of repeats: a device's rows are parts of one array.
+    rows, sums = _ADD.combine(indices, _cast(key, values, spec))
+    return RowSparse(rows, sums, spec.shape)
 
 
 def fitted(key: Key, value: Any, spec: Spec) -> Array:
@@ -344,7 +346,7 @@ def row_ids_of(keys: Sequence[Key], is_list: bool, row_ids: Any) -> list[NDArray
     Args:
         keys: the keys.
         is_list: whether a list of keys was given; then there are ids for each key, or one array for all.
-        row_ids: (n,) integers in any order, or a list of such.
+        row_ids: (n,) integers in any order, or a list of such, which for one key are one device's only.
 
     Raises:
         ShapeError, DTypeError: none, or not one array for each key.
@@ -352,13 +354,21 @@ def row_ids_of(keys: Sequence[Key], is_list: bool, row_ids: Any) -> list[NDArray
     if row_ids is None:
         raise ShapeError("row_ids says which rows: row_sparse_pull(key, row_ids=[3, 9])")
     if not is_list:
-        one = row_ids[0] if isinstance(row_ids, list | tuple) and len(row_ids) == 1 else row_ids
-        return [_as_ids(one)]
+        devices = of_devices(row_ids)
+        if len(devices) > 1:
+            raise ShapeError(f"{len(devices)} arrays of row ids for one key: give as many outputs, out=[...]")
+        return [_as_ids(devices[0])]
     if isinstance(row_ids, np.ndarray):
         return [_as_ids(row_ids)] * len(keys)
     if len(row_ids) != len(keys):
         raise ShapeError(f"{len(keys)} keys and {len(row_ids)} arrays of row ids")
     return [_as_ids(ids) for ids in row_ids]
+
+
+def of_devices(row_ids: Any) -> list[Any]:
+    """Return the row ids of one key for each device: of a list of arrays each, else what was given is one."""
+    is_list = isinstance(row_ids, list | tuple) and len(row_ids) > 0
+    return list(row_ids) if is_list and all(np.ndim(ids) for ids in row_ids) else [row_ids]
 
 
 def unlisted(found: list[T], *, is_list: bool) -> T | list[T]:

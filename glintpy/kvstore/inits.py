@@ -24,6 +24,7 @@ class Inits:
     def __init__(self, directory: Directory, *, comes_late: bool) -> None:
         self._directory = directory
         self._made: dict[Key, int] = dict(directory.versions) if comes_late else {}
+        self._ended: dict[Key, int] = {}
         self._found: set[Key] = set(directory.places) if comes_late else set()
 
     def wanted(self, keys: Iterable[Key]) -> dict[Key, int]:
@@ -48,6 +49,12 @@ class Inits:
         ended = self._directory.ended
         return [key for key in keys if not 0 < self._made.get(key, 0) <= ended.get(key, 0)]
 
+    def has_deleted(self, key: Key) -> bool:
+        """Whether this worker has deleted a key, and not initialised it since."""
+        return self._ended.get(key) == self._made.get(key, 0)
+
     def note_deleted(self, keys: Iterable[Key]) -> None:
         """Note that this worker has deleted keys, so that its next ``init`` of them makes them anew."""
-        self._found.difference_update(keys)
+        for key in keys:
+            self._found.discard(key)
+            self._ended[key] = self._made.get(key, 0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +146,7 @@ class LocalKVStore(KVStore):
                 "format": FORMAT,
                 "updater": optimizer.updater.name,
                 "numbers": optimizer.updater.to_content() if dump_optimizer else None,
+                "rescale_grad": optimizer.rescale_grad if dump_optimizer else None,
                 "keys": list(self._held),
                 "slots": list(optimizer.updater.slot_names),
             }
@@ -152,8 +156,15 @@ class LocalKVStore(KVStore):
                 for name, array in _kept(held).items()
             }
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        with Path(fname).open("wb") as file:
-            np.savez(file, about=text, **arrays)  # type: ignore[arg-type]  # numpy's types know one of its forms
+        path = Path(fname)
+        # Beside it, and then in its place at one instant: a full disk leaves what was there.
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(file, about=text, **arrays)  # type: ignore[arg-type]  # numpy's types know one of its forms
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def load_optimizer_states(self, fname: str | Path) -> None:
         """Take up what ``save_optimizer_states`` wrote, for the keys that are in both.
@@ -169,29 +180,50 @@ class LocalKVStore(KVStore):
         with self._lock:
             optimizer = self._needed()
             about, arrays = _read(Path(fname))
-            if about["slots"] != list(optimizer.updater.slot_names):
+            if (about["updater"], about["slots"]) != (
+                optimizer.updater.name,
+                list(optimizer.updater.slot_names),
+            ):
                 raise CheckpointMismatch(
                     f"{fname} has what {about['updater']} keeps ({', '.join(about['slots']) or 'nothing'}); the "
                     f"store's optimiser is {optimizer.updater!r}"
                 )
-            found: list[tuple[Held, dict[str, Array]]] = []
-            for number, key in enumerate(about["keys"]):
-                held = self._held.get(key)
-                if held is None:
-                    continue
-                kept = {name: arrays[f"{number}.{name}"] for name in about["slots"]}
-                for name, array in _kept(held).items():
-                    if kept[name].shape != array.shape:
-                        raise CheckpointMismatch(
-                            f"{fname} has {name} of shape {kept[name].shape} for key {key!r}, which holds {held.spec}"
-                        )
-                found.append((held, kept))
+            found = self._matched(about, arrays, fname)
+            changed = None
+            if about["numbers"] is not None:
+                updater = type(optimizer.updater).from_content(about["numbers"])
+                changed = Optimizer(updater, about.get("rescale_grad") or optimizer.rescale_grad)
             for held, kept in found:
                 for name, array in _kept(held).items():
                     array[...] = kept[name]
-            if about["numbers"] is not None:
-                changed = type(optimizer.updater).from_content(about["numbers"])
-                self._optimizer = Optimizer(changed, optimizer.rescale_grad)
+            if changed is not None:
+                self._optimizer = changed
+
+    def _matched(
+        self, about: dict[str, Any], arrays: dict[str, Array], fname: str | Path
+    ) -> list[tuple[Held, dict[str, Array]]]:
+        """Return the keys that are in the store and in a file, with what it has for each.
+
+        Raises:
+            CheckpointCorrupt: it lacks something.
+            CheckpointMismatch: a key of another shape.
+        """
+        found: list[tuple[Held, dict[str, Array]]] = []
+        for number, key in enumerate(about["keys"]):
+            held = self._held.get(key)
+            if held is None:
+                continue
+            try:
+                kept = {name: arrays[f"{number}.{name}"] for name in about["slots"]}
+            except KeyError as error:
+                raise CheckpointCorrupt(f"{fname} lacks what is kept for key {key!r}: {error}") from None
+            for name, array in _kept(held).items():
+                if kept[name].shape != array.shape:
+                    raise CheckpointMismatch(
+                        f"{fname} has {name} of shape {kept[name].shape} for key {key!r}, which holds {held.spec}"
+                    )
+            found.append((held, kept))
+        return found
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -214,21 +246,27 @@ class LocalKVStore(KVStore):
 
     def _push(self, values: dict[Key, Given]) -> Future[None]:
         with self._lock:
-            for key, pushed in values.items():
-                held = self._held[key]
-                if self._function is not None:
-                    # Theirs to change, as ``stored`` is.
-                    whole = pushed.todense() if isinstance(pushed, RowSparse) else pushed.copy()
-                    stored = held.value.copy()
-                    self._function(key, whole, stored)
-                    held.value[...] = stored
-                elif self._optimizer is not None:
-                    held.apply(self._optimizer.updater, pushed)
-                else:
-                    held.apply(_ASSIGN, pushed)
+            prepared = self._prepared(values)
+            if self._function is not None:
+                self._push_by(self._function, prepared.values)
+            else:
+                updater = _ASSIGN if self._optimizer is None else self._optimizer.updater
+                for key, pushed in prepared.values.items():
+                    self._held[key].apply(updater, pushed)
+            prepared.keep()
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _push_by(self, function: Fn, values: dict[Key, Given]) -> None:
+        stored: dict[Key, Array] = {}
+        for key, pushed in values.items():
+            # Theirs to change, as ``stored`` is.
+            whole = pushed.todense() if isinstance(pushed, RowSparse) else pushed.copy()
+            stored[key] = self._held[key].value.copy()
+            function(key, whole, stored[key])
+        for key, value in stored.items():
+            self._held[key].value[...] = value
 
     def _pull(self, keys: Sequence[Key], into: Mapping[Key, Array]) -> dict[Key, Array]:
         del into  # a copy is a copy, wherever
@@ -292,13 +330,20 @@ def _kept(held: Held) -> dict[str, Array]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            about = json.loads(found["about"].tobytes())
-            arrays = {name: found[name] for name in found.files if name != "about"}
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise CheckpointCorrupt(f"{path} holds one array, and no optimiser's states")
+            with found:
+                about = json.loads(found["about"].tobytes())
+                arrays = {name: found[name] for name in found.files if name != "about"}
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"there is no file {path}") from error
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointCorrupt(f"{path} holds no optimiser's states: {error}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise CheckpointCorrupt(f"{path} holds no optimiser's states of this version")
+    kinds = {"updater": str, "keys": list, "slots": list, "numbers": dict | None}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
+        raise CheckpointCorrupt(f"{path} says nothing of {', '.join(wrong)}")
     return about, arrays

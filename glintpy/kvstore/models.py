@@ -5,6 +5,7 @@ Keys that lie in one model are few requests, see ``spans``. Futures are the libr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from glintpy.kvstore.directory import Directory, Entry, Making, Place, model_ent
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse
 from glintpy.kvstore.spans import Batch, batches_of, joined
 from glintpy.updaters import Updater
+
+_ANCHORS = {"f": "float32", "i": "int64", "u": "uint64", "b": "bool"}
 
 CHUNK_CELLS = 2048
 """Cells of a page that lie together on one server, about: so that few small keys already use all servers."""
@@ -169,17 +172,39 @@ class Models:
             future = handle.push_pull(batch.keys, pushed, out=out, round=tag)
             yield Asked(members, batch, future, None if out is None else into)
 
-    def live_updater(self) -> Updater | None:
-        """Return the updater that models have now, with its numbers; None: there are none of this epoch."""
-        for number, held in self._directory.models.items():
-            if held.epoch == self._directory.epoch:
-                return self._client.open(self.name_of(number)).updater
-        return None
+    def anchor(self, epoch: int, updater: Updater) -> None:
+        """Make what holds an optimiser's numbers for all workers, whatever keys there are: a model of one cell.
+
+        Args:
+            epoch: the directory's, once it has the optimiser.
+            updater: with the numbers.
+        """
+        self.drop_anchor(epoch)  # of who failed, or died, before it was written down
+        kind = "f" if "f" in updater.kinds else updater.kinds[0]
+        self._client.vector(1, dtype=_ANCHORS[kind], updater=updater, name=self._anchor_name(epoch))
+
+    def drop_anchor(self, epoch: int) -> None:
+        """End what ``anchor`` made, if it is there."""
+        with contextlib.suppress(ModelNotFound):
+            self._client.destroy(self._anchor_name(epoch))
+
+    def live_updater(self) -> Updater:
+        """Return the store's updater with the numbers that it has now, whoever changed them."""
+        return self._client.open(self._anchor_name(self._directory.epoch)).updater
+
+    def configure(self, numbers: Mapping[str, Any]) -> None:
+        """Change the updater's numbers, in all models and for those to come."""
+        self._client.open(self._anchor_name(self._directory.epoch)).configure(**numbers)
+        for model in list(self._directory.models):
+            self.handle(model).configure(**numbers)
+
+    def _anchor_name(self, epoch: int) -> str:
+        return f"{self._prefix}numbers-{epoch}"
 
     def _push_rows(self, place: Place, value: RowSparse) -> Future[Any]:
         handle = self.handle(place.model)
         if self._has_rows(place):
-            return handle.push(value.indices, value.values.reshape(len(value.indices), -1))
+            return handle.push(value.indices, value.values.reshape(len(value.indices), place.spec.width))
         return handle.push(_cells(place, value.indices), value.values.reshape(-1))
 
     def pull(

@@ -18,6 +18,7 @@ ALIASES = {
     "wd": "weight_decay",
     "eps": "epsilon",
     "gamma1": "decay",
+    "rho": "decay",
     "lamda1": "l1",
     "lamda": "compensation",
 }
@@ -41,7 +42,7 @@ IGNORED = {
 
 DEFAULTS: dict[str, dict[str, float]] = {
     "adagrad": {"epsilon": 1e-7},
-    "adamw": {"weight_decay": 0.0},
+    "adamw": {"weight_decay": 0.0, "epsilon": 1e-6},
     "rmsprop": {"learning_rate": 0.001, "decay": 0.9},
     "ftrl": {"l1": 0.01},
 }
@@ -74,15 +75,8 @@ def create_optimizer(name: str, **numbers: Any) -> Optimizer:
         ConfigError: there is no such optimiser or number.
     """
     kind = name.lower()
-    given = {ALIASES.get(key, key): value for key, value in numbers.items()}
-    if len(given) < len(numbers):
-        raise ConfigError(
-            f"optimiser {name!r} was given a number twice, under both of its names: {sorted(numbers)}"
-        )
-    rescale = given.pop("rescale_grad", 1.0)
-    is_number = isinstance(rescale, Real) and not isinstance(rescale, bool)
-    if not is_number or not abs(rescale) < 1e30:
-        raise ConfigError(f"rescale_grad is a number, not {rescale!r:.80}")
+    given = renamed(numbers)
+    rescale = _rescale(given.pop("rescale_grad", 1.0))
     for key, value in IGNORED.items():
         if key in given and key not in _numbers_of(kind) and given.pop(key) != value:
             hint = (
@@ -91,15 +85,13 @@ def create_optimizer(name: str, **numbers: Any) -> Optimizer:
                 else ""
             )
             raise ConfigError(f"optimiser {name!r} has {key}={value!r} here, and nothing else{hint}")
-    if given.get("clip_gradient") == -1:
-        given["clip_gradient"] = None  # MXNet's way to say that nothing is clipped
     prepare = _KINDS.get(kind)
     if prepare is not None:
         kind = prepare(given)
     elif kind not in updaters_by_name():
         known = ", ".join(sorted({*_KINDS, *updaters_by_name()}))
         raise ConfigError(f"there is no optimiser {name!r:.80}; there is {known}, or an updater of your own")
-    return Optimizer(updaters.named(kind, _plain({**DEFAULTS.get(kind, {}), **given})), float(rescale))
+    return Optimizer(updaters.named(kind, _plain({**DEFAULTS.get(kind, {}), **given})), rescale)
 
 
 def optimizer_of(given: Any, numbers: dict[str, Any]) -> Optimizer:
@@ -119,11 +111,36 @@ def optimizer_of(given: Any, numbers: dict[str, Any]) -> Optimizer:
         if numbers:
             raise ConfigError(f"{given!r} has its numbers already; {sorted(numbers)} came with it")
         found = given if isinstance(given, Optimizer) else Optimizer(given)
-        return found if rescale is None else Optimizer(found.updater, float(rescale))
+        return found if rescale is None else Optimizer(found.updater, _rescale(rescale))
     raise ConfigError(
         "an optimiser is a name with numbers, set_optimizer('sgd', learning_rate=0.1), or one of glintpy.updaters, "
         f"not {type(given).__name__}: no code travels to servers"
     )
+
+
+def renamed(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return numbers under the names that they have here.
+
+    Args:
+        numbers: under these, or MXNet's.
+
+    Raises:
+        ConfigError: one stands there under both of its names.
+    """
+    given = {ALIASES.get(key, key): value for key, value in numbers.items()}
+    if len(given) < len(numbers):
+        raise ConfigError(f"a number is given twice, under both of its names: {', '.join(sorted(numbers))}")
+    clip = given.get("clip_gradient")
+    if isinstance(clip, Real) and clip == -1:
+        given["clip_gradient"] = None  # MXNet's way to say that nothing is clipped
+    return given
+
+
+def _rescale(factor: Any) -> float:
+    is_number = isinstance(factor, Real) and not isinstance(factor, bool)
+    if not is_number or not abs(factor) < 1e30:
+        raise ConfigError(f"rescale_grad is a number, not {factor!r:.80}")
+    return float(factor)
 
 
 def updaters_by_name() -> dict[str, type[Updater]]:
@@ -155,11 +172,13 @@ def _sgd(numbers: dict[str, Any]) -> str:
 
 
 def _nag(numbers: dict[str, Any]) -> str:
-    return "nesterov" if numbers.setdefault("momentum", 0.9) else _sgd(numbers)
+    return "nesterov" if numbers.get("momentum") else _sgd(numbers)
 
 
 def _ftrl(numbers: dict[str, Any]) -> str:
     if "weight_decay" in numbers:
+        if "l2" in numbers:
+            raise ConfigError("ftrl's wd is its l2: give one of them")
         numbers["l2"] = numbers.pop("weight_decay")
     return "ftrl"
 
@@ -170,6 +189,16 @@ def _dcasgd(numbers: dict[str, Any]) -> str:
     return "dcasgd"
 
 
+def _rmsprop(numbers: dict[str, Any]) -> str:
+    # Of a centred one, which is refused; MXNet's defaults do nothing in the other.
+    for name in ("gamma2", "momentum"):
+        if (given := numbers.pop(name, 0.9)) != 0.9:
+            raise ConfigError(
+                f"rmsprop has {name}=0.9 here, and nothing else: it is not centred; not {given!r:.80}"
+            )
+    return "rmsprop"
+
+
 _KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "sgd": _sgd,
     "nag": _nag,
@@ -178,5 +207,5 @@ _KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "adam": lambda _: "adam",
     "adamw": lambda _: "adamw",
     "adagrad": lambda _: "adagrad",
-    "rmsprop": lambda _: "rmsprop",
+    "rmsprop": _rmsprop,
 }

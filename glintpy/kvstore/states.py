@@ -13,6 +13,7 @@ from glintpy import BigMatrix, BigVector, CheckpointCorrupt, CheckpointMismatch,
 from glintpy.kvstore.directory import Directory, Entry, Place, changed_entry, moved_entry
 from glintpy.kvstore.forms import DTYPES, Key, Spec
 from glintpy.kvstore.models import Models
+from glintpy.kvstore.optimizers import Optimizer
 from glintpy.updaters import Updater
 
 FORMAT = "glintpy store states 1"
@@ -26,6 +27,7 @@ class Saved:
         updater_name: whose slots these are.
         slots: their names.
         updater: with its numbers, if these were saved, too.
+        rescale_grad: if the numbers were saved.
         places: where each key lies in the saved models.
         models: entries of these by the numbers that they had.
     """
@@ -33,6 +35,7 @@ class Saved:
     updater_name: str
     slots: tuple[str, ...]
     updater: Updater | None
+    rescale_grad: float | None = None
     places: dict[Key, Place] = field(default_factory=dict)
     models: dict[int, Entry] = field(default_factory=dict)
 
@@ -46,7 +49,7 @@ def save(
     url: str,
     directory: Directory,
     handle: Callable[[int], BigVector | BigMatrix],
-    updater: Updater,
+    optimizer: Optimizer,
     *,
     with_numbers: bool,
     prefix: str,
@@ -58,8 +61,8 @@ def save(
         url: a directory at any fsspec URL.
         directory: of the store.
         handle: returns that of a model.
-        updater: of all models.
-        with_numbers: whether the updater's numbers are saved, too.
+        optimizer: of the store, with the numbers that it has now.
+        with_numbers: whether these are saved, too.
         prefix: of the store's models.
 
     Raises:
@@ -70,9 +73,10 @@ def save(
         handle(number).save(f"{url}/model-{number}", overwrite=True, progress=False)
     about = {
         "format": FORMAT,
-        "updater": updaters.name_of(updater),
-        "numbers": updater.to_content() if with_numbers else None,
-        "slots": updater.slot_names,
+        "updater": updaters.name_of(optimizer.updater),
+        "numbers": optimizer.updater.to_content() if with_numbers else None,
+        "rescale_grad": optimizer.rescale_grad if with_numbers else None,
+        "slots": optimizer.updater.slot_names,
         "models": [directory.model_entry(number) for number in numbers],
         "keys": [
             [key, place.model, place.offset, place.spec.shape, place.spec.dtype.name]
@@ -102,6 +106,7 @@ def read(client: Client, url: str, prefix: str) -> Saved:
             about["updater"],
             tuple(about["slots"]),
             None if numbers is None else updaters.named(about["updater"], numbers),
+            about.get("rescale_grad"),
         )
         for key, model, offset, shape, dtype in about["keys"]:
             saved.places[key] = Place(model, offset, Spec(tuple(shape), DTYPES[dtype]), 0)
@@ -164,11 +169,10 @@ def taken_up(saved: Saved, url: str, directory: Directory, models: Models, updat
         {key: Place(model, offset, directory.places[key].spec, 0) for key, model, offset in places}, values
     )
     assert directory.optimizer is not None, "states are an optimiser's"
-    entry = changed_entry(directory.optimizer, updater)
-    if saved.updater is not None:
-        for model in directory.models:
-            models.handle(model).configure(**{name: getattr(updater, name) for name in entry["numbers"]})
-    return [*entries, moved_entry(places), entry]
+    if saved.updater is None:
+        return [*entries, moved_entry(places)]
+    models.configure({name: getattr(updater, name) for name in updater.to_content()})
+    return [*entries, moved_entry(places), changed_entry(directory.optimizer, updater, saved.rescale_grad)]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import ConfigError, DTypeError, Future, ModelNotFound
+from glintpy import ConfigError, DTypeError, Future, ModelNotFound, ShapeError
 from glintpy.kvstore import forms
 from glintpy.kvstore.base import KVStoreBase
 from glintpy.kvstore.compression import Compressor, compressor_of
 from glintpy.kvstore.forms import Array, Given, Key, RowSparse, Spec
 from glintpy.kvstore.landing import overlap
-from glintpy.kvstore.optimizers import Optimizer, optimizer_of
+from glintpy.kvstore.optimizers import Optimizer, optimizer_of, renamed
 
 Fn = Callable[[Key, Array, Array], object]
 """An updater of one's own: it is given the key, what was pushed, and the stored array, which it changes."""
@@ -75,7 +76,9 @@ class KVStore(KVStoreBase):
             TypeError: a key that is neither int nor str.
             WorkersMissing: rank 0 did not do it in time.
         """
-        self._init(forms.initial(key, value))
+        values = forms.initial(key, value)
+        self._init(values)
+        self._forget(values)
 
     def push(self, key: Any, value: Any, priority: int = 0) -> Future[None]:
         """Push values, which meet those that are stored by the optimiser's rule; without one they replace them.
@@ -95,7 +98,7 @@ class KVStore(KVStoreBase):
         """
         del priority
         keys, _ = forms.keys_of(key)
-        return self._push(self._prepared(forms.pushed(key, value, self._specs(keys))))
+        return self._push(forms.pushed(key, value, self._specs(keys)))
 
     def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> Any:
         """Read values; what this worker pushed before is in them.
@@ -139,7 +142,7 @@ class KVStore(KVStoreBase):
         keys, is_list = forms.keys_of(key)
         specs = self._specs(keys)
         outs = self._outputs(key, value if out is None else out, keys, specs)
-        pushed = self._prepared(forms.pushed(key, value, specs))
+        pushed = forms.pushed(key, value, specs)
         return self._pulled_into(keys, outs, specs, is_list=is_list, pushed=pushed)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> Any:
@@ -165,10 +168,11 @@ class KVStore(KVStoreBase):
             out: for each key where the rows are written: an array of (n, ...), or a ``RowSparse``, which gets each row
                 once, by rising ids, as in MXNet; or a list of these, one a device.
             priority: as of ``push``.
-            row_ids: (n,) integers in any order, repeats are allowed; for a list of keys a list, or one array for all.
+            row_ids: (n,) integers in any order, repeats are allowed; for a list of keys a list, or one array for all;
+                for one key and a list of outputs it may be a list, too: what each device gets.
 
         Returns:
-            (n, ...) rows, entry i belongs to ``row_ids[i]``; a list for a list of keys.
+            (n, ...) rows, entry i belongs to ``row_ids[i]``; a list for a list of keys, or of devices.
 
         Raises:
             ModelNotFound: a key that was never initialised.
@@ -177,6 +181,10 @@ class KVStore(KVStoreBase):
         """
         del priority
         keys, is_list = forms.keys_of(key)
+        if not is_list and isinstance(out, list | tuple) and len(devices := forms.of_devices(row_ids)) > 1:
+            if len(devices) != len(out):
+                raise ShapeError(f"{len(out)} outputs and {len(devices)} arrays of row ids for key {key!r}")
+            return self.row_sparse_pull([key] * len(out), list(out), row_ids=devices)
         specs = self._specs(keys)
         ids = forms.row_ids_of(keys, is_list, row_ids)
         outs = forms.outputs_of(key, out)
@@ -209,8 +217,7 @@ class KVStore(KVStoreBase):
         """
         keys = list(dict.fromkeys(forms.keys_of(key)[0]))
         self._delete(keys)
-        if self._compressor is not None:
-            self._compressor.forget(keys)
+        self._forget(keys)
 
     # --- updates ----------------------------------------------------------------------------------------------
 
@@ -245,9 +252,13 @@ class KVStore(KVStoreBase):
         Raises:
             ConfigError: there is no optimiser, no such number, or one out of its range.
         """
-        if self.optimizer is None:
+        optimizer = self.optimizer
+        if optimizer is None:
             raise ConfigError("there is no optimiser yet: set_optimizer('sgd', learning_rate=0.1)")
-        self._configure(self.optimizer.updater.configured(**numbers), numbers)
+        given = renamed(numbers)
+        if "rescale_grad" in given:
+            raise ConfigError("rescale_grad is changed by set_optimizer, which all workers call")
+        self._configure(optimizer.updater.configured(**given), given)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the optimiser's rate where the steps are made; see ``configure``."""
@@ -411,30 +422,55 @@ class KVStore(KVStoreBase):
                 told.add(key)
         return forms.unlisted(arrays, is_list=is_list)
 
-    @property
-    def _levels(self) -> tuple[float, ...] | None:
-        """What all values that are pushed are among; None: they may be any."""
-        return None if self._compressor is None else self._compressor.levels(self.rescale_grad)
+    def _prepared(self, values: dict[Key, Given]) -> Prepared:
+        """Compress and scale what is pushed; the arrays that are given stay as they are. By who holds the lock.
 
-    def _prepared(self, values: dict[Key, Given]) -> dict[Key, Given]:
-        """Compress and scale what is pushed; the arrays that are given stay as they are."""
+        Raises:
+            ConfigError, DTypeError: it can't be. Nothing has changed.
+        """
         factor = self.rescale_grad
+        compressor = self._compressor
+        if compressor is None:
+            if factor != 1.0:
+                values = {key: _scaled(key, value, factor) for key, value in values.items()}
+            return Prepared(values, None, _nothing)
+        arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
+        for key in values:
+            if key not in arrays:
+                raise ConfigError(f"rows of key {key!r} can't be compressed; push the whole array")
+        sent, left = compressor.compress(arrays, factor)
+        return Prepared(dict(sent), compressor.levels(factor), partial(compressor.keep, left))
+
+    def _forget(self, keys: Iterable[Key]) -> None:
+        """Drop what compression has left out of keys that begin anew."""
         if self._compressor is not None:
-            arrays = {key: value for key, value in values.items() if not isinstance(value, RowSparse)}
-            for key in values:
-                if key not in arrays:
-                    raise ConfigError(f"rows of key {key!r} can't be compressed; push the whole array")
-            return dict(self._compressor.compress(arrays, factor))
-        return (
-            values if factor == 1.0 else {key: _scaled(key, value, factor) for key, value in values.items()}
-        )
+            self._compressor.forget(keys)
+
+
+class Prepared(NamedTuple):
+    """What goes to the servers.
+
+    Attributes:
+        values: by key.
+        levels: what all values are among; None: they may be any.
+        keep: to be called once it has been sent: what was left out comes with the next push.
+    """
+
+    values: dict[Key, Given]
+    levels: tuple[float, ...] | None
+    keep: Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
 
 
 def _scaled(key: Key, value: Given, factor: float) -> Given:
     array = value.values if isinstance(value, RowSparse) else value
     if array.dtype.kind != "f":
         raise DTypeError(f"rescale_grad is for floats; key {key!r} holds {array.dtype.name}")
-    scaled = np.asarray(array * array.dtype.type(factor))
+    with np.errstate(over="ignore"):
+        scaled = np.asarray(array * array.dtype.type(factor))
     return RowSparse(value.indices, scaled, value.shape) if isinstance(value, RowSparse) else scaled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 import glintpy
 from glintpy.kvstore import RowSparse, create
 from glintpy.kvstore.compression import compressor_of, quantised
+from glintpy.kvstore.store import KVStore
+from tests.cluster.helpers import until
+from tests.kvstore.conftest import RunWorkers
 
 
 def test_two_bits_send_the_threshold_or_nothing() -> None:
@@ -162,3 +166,92 @@ def test_compression_ends_and_is_for_whole_arrays_of_floats() -> None:
     kv.push("w", np.full(2, 0.1))
     assert kv.pull("w").tolist() == [0.1, 0.1]
     assert compressor_of({"type": "none"}) is None
+
+
+def left_of(kv: KVStore) -> dict[Any, list[float]]:
+    assert kv._compressor is not None
+    return {key: np.ravel(value).tolist() for key, value in kv._compressor.left.items()}
+
+
+def test_a_push_that_is_refused_late_leaves_what_was_left_out_too(
+    cluster: glintpy.LocalCluster, job: str
+) -> None:
+    with cluster.client() as client, create("dist_async", client, job=job, num_workers=1) as kv:
+        kv.init(["w", "v"], [np.zeros(1), np.zeros(70_000)])
+        kv.set_gradient_compression({"type": "2bit", "threshold": 1.0})
+        kv.push("w", np.array([0.75])).result()
+        client.destroy(f"kv/{job}/0/model-0")  # of the large array
+        kv.push("v", np.ones(70_000))
+        with pytest.raises(glintpy.ModelNotFound):
+            kv.barrier()
+        kv.push("v", np.ones(70_000))
+        before = left_of(kv)
+        until(lambda: not client._tie.runtime().is_busy, "its failure is there")
+        with pytest.raises(glintpy.ModelNotFound):
+            kv.push("w", np.array([0.5]))
+        assert left_of(kv) == before
+        kv.push("w", np.array([0.5])).result()
+        assert kv.pull("w").tolist() == [1.0]
+    with pytest.raises(glintpy.ConfigError, match="closed"):
+        kv.push("w", np.array([0.5]))
+
+
+@pytest.mark.parametrize("store", ["device", "dist_async"])
+def test_pushes_of_several_threads_lose_and_double_nothing(
+    store: str, cluster: glintpy.LocalCluster, job: str
+) -> None:
+    with cluster.client() as client, create(store, client, job=job, num_workers=1) as kv:
+        kv.init("w", np.zeros(3))
+        kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+        kv.set_optimizer("add")
+
+        def push() -> None:
+            for _ in range(100):
+                kv.push("w", np.full(3, 0.375))
+
+        threads = [threading.Thread(target=push) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (kv.pull("w") + left_of(kv)["w"]).tolist() == [150.0] * 3
+
+
+def test_a_key_that_begins_anew_has_nothing_left_out(run_workers: RunWorkers) -> None:
+    def work(kv: KVStore) -> Any:
+        kv.set_gradient_compression({"type": "2bit", "threshold": 1.0})
+        kv.set_optimizer("add")
+        kv.init("w", np.zeros(1))
+        kv.push("w", np.array([0.75]))
+        kv.barrier()
+        if kv.rank == 0:
+            kv.delete("w")
+            kv.init("w", np.zeros(3))
+        kv.barrier()
+        if kv.rank == 1:
+            kv.push("w", np.full(3, 0.5))
+            assert left_of(kv)["w"] == [0.5] * 3
+        kv.barrier()
+        return kv.pull("w").tolist()
+
+    assert run_workers(work, 2) == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("store", ["device", "dist_sync", "dist_async"])
+def test_numbers_without_a_dimension_stay_arrays(store: str, cluster: glintpy.LocalCluster, job: str) -> None:
+    with cluster.client() as client, create(store, client, job=job, num_workers=1) as kv:
+        kv.init(["s", "v"], [np.zeros(()), np.zeros(2)])
+        kv.set_optimizer("add", rescale_grad=0.5)
+        kv.set_gradient_compression({"type": "2bit", "threshold": 1.0})
+        for expected in (0.0, 0.5):
+            outs = [np.zeros(()), np.zeros(2)]
+            found = kv.pushpull(["s", "v"], [np.array(0.75), np.full(2, 0.75)], out=outs)
+            assert [value.tolist() for value in found] == [expected, [expected] * 2]
+
+
+def test_a_threshold_that_a_key_can_t_hold_is_refused() -> None:
+    kv = create("device")
+    kv.init("w", np.zeros(2, "float16"))
+    kv.set_gradient_compression({"type": "2bit", "threshold": 1e6})
+    with pytest.raises(glintpy.DTypeError, match=r"key 'w' is of float16, which can't hold 1e\+06"):
+        kv.push("w", np.ones(2, "float16"))
