@@ -22,7 +22,7 @@ from glintpy.errors import ConfigError, ModelLost, NotEnoughMemory
 from glintpy.storage.mapped import NO_ROOM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,12 +44,14 @@ class Heap:
     Attributes:
         kinds: what they are.
         num_rows: that there is room for.
+        has_grown: told how many rows there are, when there are more.
     """
 
     def __init__(self, kinds: Sequence[ArraySpec], files: Sequence[_File]) -> None:
         """Bind files; use ``make`` or ``open``."""
         self.kinds = tuple(kinds)
         self._files = list(files)
+        self.has_grown: Callable[[int], None] = lambda _: None
         self.row_bytes = sum(kind.row_bytes for kind in kinds)
         # One that was killed while it grew has made some arrays longer than others.
         pairs = zip(self.kinds, self._files, strict=False)
@@ -123,6 +125,7 @@ class Heap:
         for kind, file in zip(self.kinds, self._files, strict=True):
             file.grow(num_rows * kind.row_bytes)
         self.num_rows = num_rows
+        self.has_grown(num_rows)
 
     def flush(self) -> None:
         """Write all of it through to its disk.
@@ -135,6 +138,7 @@ class Heap:
 
     def close(self) -> None:
         """Let go of the files; again does nothing."""
+        self.has_grown = lambda _: None
         for file in self._files:
             file.close()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from glintpy.errors import ShapeError
+from glintpy.errors import ModelLost, ShapeError
 from glintpy.storage.heap import Heap, remove
 from glintpy.storage.segment import MemorySegment, Segment
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from glintpy.storage.arrays import ArraySpec
+
+ROOM = "room"
+"""The extent that says how many rows the heap has."""
+
+_ROOM = struct.Struct("<Q")
 
 
 class TableSegment(Segment):
@@ -44,9 +51,9 @@ class TableSegment(Segment):
         Raises:
             NotEnoughMemory, ConfigError: nothing is left behind.
         """
-        segment = cls.make(path, description, extents)
+        segment = cls.make(path, description, {**extents, ROOM: _ROOM.size})
         try:
-            segment._heap = Heap.make(kinds, path, num_rows or None)  # noqa: SLF001 - of this class
+            segment._keep(Heap.make(kinds, path, num_rows or None))  # noqa: SLF001 - of this class
         except BaseException:
             segment.delete()
             raise
@@ -56,9 +63,32 @@ class TableSegment(Segment):
         """Open the heap that lies beside.
 
         Raises:
-            ModelLost: there is none.
+            ModelLost: there is none, or it has fewer rows than there was room for.
         """
-        self._heap = Heap.open(kinds, self.path)
+        heap = Heap.open(kinds, self.path)
+        if (place := self._room_at()) is not None:
+            (num_rows,) = _ROOM.unpack_from(self.body, place)
+            if heap.num_rows < num_rows:
+                heap.close()
+                raise ModelLost(
+                    f"the files beside {self.path} have {heap.num_rows} rows, and had {num_rows}: one was cut short"
+                )
+        self._keep(heap)
+
+    def _keep(self, heap: Heap) -> None:
+        """Take a heap, and write down how many rows it has, now and whenever it has grown.
+
+        A process that is killed in between leaves too small a number: what is beyond holds nothing yet.
+        """
+        self._heap = heap
+        if (place := self._room_at()) is not None:
+            heap.has_grown = partial(_ROOM.pack_into, self.body, place)
+            heap.has_grown(heap.num_rows)
+
+    def _room_at(self) -> int | None:
+        """Return where in the body the number of rows stands; None: an earlier version made it."""
+        place = self.description["extents"].get(ROOM)
+        return None if place is None else int(place[0])
 
     @property
     def heap(self) -> Heap:

@@ -14,6 +14,7 @@ import pytest
 from glintpy.errors import ConfigError, ModelLost, NotEnoughMemory
 from glintpy.storage.arrays import ArraySpec
 from glintpy.storage.heap import Heap, first_rows, next_rows, path_of
+from glintpy.storage.table_segment import TableSegment
 
 KINDS = (ArraySpec("values", np.dtype("<f4"), (3,)), ArraySpec("keys", np.dtype("<i8"), ()))
 
@@ -127,3 +128,39 @@ def test_it_begins_small_and_grows_by_an_eighth() -> None:
     assert next_rows(800_000, 800_001, 20) == 900_000
     assert next_rows(1024, 10_000, 20) == 10_000
     assert next_rows(1, 2, 2**21) == 2
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_table_whose_files_were_cut_short_is_lost(path: Path, clean: bool) -> None:
+    segment = TableSegment.make_table(path, {"model_id": 7}, {}, KINDS, 4)
+    segment.heap.grow(10)
+    segment.mark_filled()
+    segment.close(clean=clean)
+    for number, row_bytes in enumerate((12, 8)):
+        size = path_of(path, number).stat().st_size
+        os.truncate(path_of(path, number), 9 * row_bytes)
+        again = TableSegment.open(path)
+        with pytest.raises(ModelLost, match="have 9 rows, and had 10: one was cut short"):
+            again.open_heap(KINDS)
+        again.close(clean=False)
+        os.truncate(path_of(path, number), size)
+    again = TableSegment.open(path)
+    again.open_heap(KINDS)
+    assert again.heap.num_rows == 10
+    again.heap.grow(20)  # and that is written down from here on
+    again.close(clean=False)
+    os.truncate(path_of(path, 1), 19 * 8)
+    last = TableSegment.open(path)
+    with pytest.raises(ModelLost, match="have 19 rows, and had 20"):
+        last.open_heap(KINDS)
+    last.delete()
+
+
+def test_a_table_of_a_version_that_wrote_no_rows_down_opens(path: Path) -> None:
+    TableSegment.make(path, {"model_id": 7}, {}).close(clean=True)
+    Heap.make(KINDS, path, 4).close()
+    segment = TableSegment.open(path)
+    segment.open_heap(KINDS)
+    segment.heap.grow(8)
+    assert segment.heap.num_rows == 8
+    segment.delete()
