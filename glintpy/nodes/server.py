@@ -15,7 +15,7 @@ from glintpy.actors.mailbox import SocketMailbox
 from glintpy.actors.outlet import Outlet
 from glintpy.actors.receipts import Receipts
 from glintpy.actors.server import Admitted, FromMaster, ServerActor
-from glintpy.errors import ConfigError, GlintError, MasterUnreachable
+from glintpy.errors import ConfigError, GlintError, MasterUnreachable, RemoteFailure
 from glintpy.heart import Frames, Heart, Identity, Listeners
 from glintpy.nodes.node import Node, check_reach
 from glintpy.protocol.spec import check_name
@@ -202,6 +202,9 @@ def _wait_joined(
         logger.warning(
             "no master answers at %s yet; clients that know this server are served meanwhile", master
         )
+    except RemoteFailure as error:
+        # Its disk is full, perhaps as this one is: it is asked again with each beat.
+        logger.warning("the master can't admit this server yet; clients that know it are served: %s", error)
 
 
 def _joined(actor: ServerActor, home: Home, content: dict[str, Any]) -> None:

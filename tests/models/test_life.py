@@ -22,11 +22,14 @@ from glintpy import (
     ModelNotFound,
     NotEnoughMemory,
     PushBuffer,
+    RemoteFailure,
     ShapeError,
 )
 from glintpy.partitioning import CyclicPartitioner, RangePartitioner
 from glintpy.pushes import OpenPushes
+from glintpy.storage.registry import Registry
 from glintpy.testing.partitioners import TablePartitioner, scattered
+from tests.cluster.helpers import until
 
 
 class Blocks(RangePartitioner):
@@ -367,3 +370,24 @@ def _everything(handle: BigMatrix, folder: Path) -> list[Callable[[], object]]:
         lambda: handle.configure(learning_rate=0.5),
         handle.destroy,
     ]
+
+
+def test_a_server_that_was_killed_comes_back_while_the_master_can_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full is the master's and the server's, where they share a machine."""
+
+    def full(*_: object, **__: object) -> None:
+        raise RemoteFailure("the master can't write master.sqlite: database or disk is full")
+
+    with LocalCluster(1, scheme="local", data_dir=tmp_path) as cluster, cluster.client() as client:
+        vector = client.vector(10)
+        vector.push(None, 1).result()
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "save_server", full)
+            cluster.kill_server(0)
+            cluster.restart_server(0)
+            vector.push(None, 1).result()
+            assert vector.pull().result().tolist() == [2] * 10
+        until(lambda: client.status()["servers"][0]["state"] == "alive", "the master has taken it")
+        assert client.vector(3).pull().result().tolist() == [0] * 3
