@@ -74,6 +74,8 @@ class Model:
     """A bit for each rank of the group that it follows."""
     live_version: int = 0
     """How often these have changed."""
+    owner: str = ""
+    """Until it is published, the client that fills it."""
     stage: Literal["reserve", "create", "ready", "destroy"] = "reserve"
     pending: set[str] = field(default_factory=set)
     waiting: list[Settle] = field(default_factory=list)
@@ -120,6 +122,7 @@ class Model:
             "round_version": self.round_version,
             "live": self.live,
             "live_version": self.live_version,
+            "owner": self.owner,
         }
 
     @classmethod
@@ -138,6 +141,7 @@ class Model:
             int(content.get("round_version", 0)),
             int(content.get("live", 0)),
             int(content.get("live_version", 0)),
+            str(content.get("owner", "")),
             stage="ready",
         )
 
@@ -156,6 +160,8 @@ class Request:
     """Wall seconds since 1970, by the master's clock."""
     round_clock: int = 0
     """Of the group that the model is to follow: steps up to this one are no round of it."""
+    owner: str = ""
+    """The client that is to fill it; with ``publish`` nobody's."""
 
     def check(self) -> None:
         """Refuse sizes that aren't the model's.
@@ -227,6 +233,10 @@ class Catalog:
         """Return the models that can be found."""
         return [model for model in self._models.values() if model.stage == "ready" and model.is_published]
 
+    def unpublished(self) -> list[Model]:
+        """Return the models that are ready to be filled, under no name yet."""
+        return [model for model in self._models.values() if model.stage == "ready" and not model.is_published]
+
     def ids_on(self, server_id: str) -> list[int]:
         """Return the models of which a server should hold a part."""
         kept = (model for model in self._models.values() if model.stage != "destroy")
@@ -279,7 +289,7 @@ class Catalog:
         owners = tuple(partition % len(used) for partition in range(num_partitions))
         info = ModelInfo(self._new_model_id(), request.spec, 1, tuple(used), owners)
         model = Model(info, request.sizes, request.extents, request.token, request.publish, request.asked)
-        model.round_clock = request.round_clock
+        model.round_clock, model.owner = request.round_clock, request.owner
         model.waiting.append(settle)
         model.deadline = now + CREATION_S
         self._models[info.model_id] = model

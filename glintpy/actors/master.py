@@ -14,6 +14,7 @@ from glintpy.actors.base import LATER, Inbox, Later, RequestActor
 from glintpy.actors.catalog import Catalog, Model, Order, Request
 from glintpy.actors.groups import GroupMessage, Groups
 from glintpy.actors.membership import Membership
+from glintpy.actors.orphans import Orphans
 from glintpy.actors.outlet import Outlet
 from glintpy.errors import ConfigError, GlintError, ProtocolMismatch, RemoteProtocolError
 from glintpy.protocol import wire
@@ -72,6 +73,7 @@ class MasterActor(RequestActor):
         self.settings = settings
         self.cluster_id = registry.cluster_id
         self.members = Membership(settings)
+        self._orphans = Orphans()
         self.catalog = Catalog(
             save=lambda model: registry.save_model(model.info.model_id, model.to_content()),
             drop=registry.drop_model,
@@ -232,8 +234,17 @@ class MasterActor(RequestActor):
             if server.state in {"lost", "stopped"}:
                 self._give_up(server.member_id, now)
         self.catalog.tick(now)
+        self._end_orphans(now)
         self._catch_up(now)
         self._follow_groups(now)
+
+    def _end_orphans(self, now: float) -> None:
+        due = self._orphans.due(
+            self.catalog.unpublished(), lambda owner: self.members.client(owner) is not None, now
+        )
+        for model_id in due:
+            alive = {server.member_id for server in self.members.alive_servers()}
+            self.catalog.destroy(model_id, alive, now, lambda _: None)
 
     def _miss_clients(self, now: float) -> None:
         while self.members.departures:
@@ -315,6 +326,7 @@ class MasterActor(RequestActor):
             message.publish,
             self.wall_clock(),
             self.groups.clocks(spec.group)[1],
+            "" if message.publish else message.owner,
         )
         # By name, so that partitions lie alike in every run, however servers that start side by side race to join.
         alive = sorted(self.members.alive_servers(), key=lambda server: (server.name, server.member_id))

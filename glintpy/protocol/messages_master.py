@@ -73,6 +73,8 @@ class CreateModel(Message):
     exist_ok: bool = rule(Bool())
     publish: bool = rule(Bool())
     """False: under no name yet; ``PublishModel`` gives it one when it is filled."""
+    owner: str = rule(Text(64))
+    """The client's member id: under no name yet, the model goes with it."""
     spec: Document = rule(Frame(document=True))
     sizes: Array = rule(Frame())
     """(P,) int64: rows by partition."""

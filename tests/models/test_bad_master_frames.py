@@ -99,6 +99,7 @@ def creation(peer: RawPeer, *, text: bytes | None = None, **changes: Any) -> Cre
         os.urandom(16),
         exist_ok=False,
         publish=True,
+        owner="",
         spec=spec,
         sizes=sizes(10),
         extents=NO_EXTENTS,
