@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy import partitioning
-from glintpy.errors import ConfigError
+from glintpy import config, partitioning
+from glintpy.errors import ConfigError, ShapeError
 from glintpy.futures import Future, completed
 from glintpy.models.base import Handle
 from glintpy.models.bundles import pull, push
@@ -181,6 +181,11 @@ class BigModel(Handle, HasFunctions):
         if asked.cols is not None:
             raise ConfigError(
                 "a push to a round is of whole rows, since the round ends for whole rows; leave cols out"
+            )
+        if target.row_bytes > config.PART_BYTES:
+            raise ShapeError(
+                f"a push to a round is of whole rows, each in one message: a row of {self.name!r} has "
+                f"{target.row_bytes} bytes, and may have {config.PART_BYTES}; push without a round, to the step"
             )
         return target
 

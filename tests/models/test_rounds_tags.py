@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import glintpy
-from glintpy.errors import ConfigError, ModelNotFound, PullFailed, PushOutcomeUnknown, PushRefused
+from glintpy import config
+from glintpy.errors import (
+    ConfigError,
+    ModelNotFound,
+    PullFailed,
+    PushOutcomeUnknown,
+    PushRefused,
+    ShapeError,
+)
 from glintpy.protocol import wire
 from glintpy.protocol.failures import APPLIED
 from glintpy.protocol.messages import Probe, Push, Report, Values
@@ -341,6 +349,20 @@ def test_what_can_not_be_a_round_is_refused_here(served: Served, clients: list[g
         with pytest.raises(ConfigError, match="of whole rows"):
             change([0], 1.0, cols=[1], round=0)
     assert served.client.status()["servers"][0]["state"] == "alive"
+
+
+def test_a_row_that_is_more_than_a_message_is_refused_before_anything_is_sent(
+    clients: list[glintpy.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (one, two) = matrices(clients, 2)
+    with monkeypatch.context() as small:
+        small.setattr(config, "PART_BYTES", 15)
+        for change in (one.push, one.push_pull):
+            with pytest.raises(ShapeError, match="has 16 bytes, and may have 15"):
+                change(None, 1.0, round=0)
+    for model in (one, two):  # a row that somebody had pushed to would refuse him now
+        model.push(None, 1.0, round=0).result()
+    assert (one.pull(round=0).result() == 2).all()
 
 
 def test_threads_of_one_worker_wait_side_by_side(clients: list[glintpy.Client]) -> None:
