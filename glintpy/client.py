@@ -14,7 +14,7 @@ from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.dense import BigModel
 from glintpy.models.group import Group, join_group
 from glintpy.models.indexing import size_of
-from glintpy.models.making import make_model, with_updater
+from glintpy.models.making import check_row_bytes, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.naming import generated_name
 from glintpy.models.opening import OpensModels
@@ -133,7 +133,8 @@ class Client(MakesTables, OpensModels):
             A handle; used as a context manager it destroys the model at the end.
 
         Raises:
-            ShapeError: sizes that aren't integers of at least 0.
+            ShapeError: sizes that aren't integers of at least 0; rows of more than 2 MiB under an updater that counts
+                steps, unless servers gather its pushes.
             DTypeError: another dtype, initial values that it can't hold, or one that the updater can't work with.
             ConfigError: an unknown partitioner, updater, init or durability; a level that a server doesn't offer.
             ModelExists: the name is taken; with ``exist_ok``, by a model that differs.
@@ -418,5 +419,6 @@ class Client(MakesTables, OpensModels):
         )
         if name_of_group:
             check_sums(updater)
+        check_row_bytes(spec, updater)
         made = make_model(self._tie, kind, spec, partitioner, updater, exist_ok=exist_ok)
         return made if consistency == "async" else made.with_options(consistency=consistency, group=group)

@@ -1,7 +1,9 @@
 """Repeats of one push made one, by the updater's rule, before anything is sent; knows no server and no socket.
 
 A server applies entries one after the other. Two gradients of one row in one push are one step, along their sum, and
-not two; so whoever pushes sums them up first. Updaters that come to the same either way are left alone.
+not two; so whoever pushes sums them up first. Updaters that come to the same either way are left alone. Where steps
+are counted, cells of one row in one push are one step of it, and are brought together: only what stands side by side
+is kept in one message.
 """
 
 from __future__ import annotations
@@ -11,12 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from glintpy import config
+from glintpy.errors import ShapeError
 from glintpy.models.indexing import Asked, Keys
 from glintpy.updaters import Updater
 
+PAIRS_MAX = config.FRAME_BYTES_MAX // 16
+"""Cells of one row in one push, where they have to travel together and repeats stay: their rows, columns and values
+fit into frames. Repeats summed, a row of fractions that is at most ``config.PART_BYTES`` long has no more."""
+
 
 class Combined(NamedTuple):
-    """A push without repeats.
+    """A push without repeats, or with those that its updater counts, brought together.
 
     Attributes:
         asked: what it changes; ``shape`` and ``wire_shape`` are one.
@@ -36,7 +44,12 @@ class Combined(NamedTuple):
 
 
 def without_repeats(
-    asked: Asked, values: NDArray[Any], updater: Updater, *, num_cols: int | None
+    asked: Asked,
+    values: NDArray[Any],
+    updater: Updater,
+    *,
+    num_cols: int | None,
+    joins_cells: bool = True,
 ) -> Combined | None:
     """Return a push without repeats, or None: there are none, or this updater takes them as they come.
 
@@ -45,16 +58,18 @@ def without_repeats(
         values: ``asked.shape``.
         updater: the model's.
         num_cols: of the model; None for a vector.
+        joins_cells: the updater's; if not, pairs of one row come to stand side by side.
+
+    Raises:
+        ShapeError: more pairs of one row than a message takes.
     """
     if not updater.combines or updater.is_associative:
-        return None
+        return None if joins_cells or not asked.paired else _by_row(asked, values)
     if asked.paired:
         assert num_cols is not None, "vectors have no pairs"
         keys = _written(asked.rows) * num_cols + _written(asked.cols)
-        # Where steps are counted, cells of one row stand side by side: together they are one step of it.
-        must_rise = updater.counts_steps
         found = (
-            _combined(updater, keys, asked.to_wire(values), must_rise=must_rise)
+            _combined(updater, keys, asked.to_wire(values), must_rise=not joins_cells)
             if _may_repeat(keys)
             else None
         )
@@ -82,6 +97,30 @@ def without_repeats(
         )
         return Combined(once, sums, axis, origin)
     return None
+
+
+def _by_row(asked: Asked, values: NDArray[Any]) -> Combined | None:
+    """Return pairs with those of one row side by side, in their order, or None: they stand so already."""
+    rows = _written(asked.rows)
+    is_sorted = bool((rows[1:] >= rows[:-1]).all())
+    order = None if is_sorted else np.argsort(rows, kind="stable")
+    if order is not None:
+        rows = rows[order]
+    if len(rows) > PAIRS_MAX:
+        ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, len(rows))
+        most = int(np.diff(ends, prepend=0).max())
+        if most > PAIRS_MAX:
+            raise ShapeError(
+                f"{most} pushes to cells of one row in one call, which are one step of it and so one message; it takes "
+                f"{PAIRS_MAX}"
+            )
+    if order is None:
+        return None
+    origin = np.empty_like(order)
+    origin[order] = np.arange(len(order))
+    sent = asked.to_wire(values)[order]
+    once = Asked(rows, _written(asked.cols)[order], paired=True, shape=sent.shape, wire_shape=sent.shape)
+    return Combined(once, sent, 0, origin)
 
 
 def _combined(

@@ -190,7 +190,13 @@ class BigModel(Handle, HasFunctions):
         return target
 
     def _without_repeats(self, asked: Asked, parsed: NDArray[Any]) -> Combined | None:
-        return without_repeats(asked, parsed, self._updater, num_cols=self._spec.num_cols)
+        return without_repeats(
+            asked,
+            parsed,
+            self._updater,
+            num_cols=self._spec.num_cols,
+            joins_cells=self._target.joins_cells,
+        )
 
     def _pull_slot(self, name: str, asked: Asked) -> Future[NDArray[Any]]:
         self._check_exists()

@@ -47,6 +47,7 @@ class AnyTarget(ABC):
         num_cols: None for a vector, or for one number a row.
         row_bytes: of one row of the array.
         joins_cells: whether its updater takes several pushes to single cells as one, as it does those to rows.
+        keeps_rows: whether a push's cells of one row have to reach the updater as one, and so in one part.
         array: which of the model's arrays requests are about; 0 its values.
         turn: the round to which requests belong.
         key_bytes: what a row's key takes in a message, where it takes more than a number does.
@@ -74,6 +75,8 @@ class AnyTarget(ABC):
         self.num_cols = kind.row_shape[0] if kind.row_shape else None
         self.row_bytes = kind.row_bytes
         self.joins_cells = updater.joins_cells
+        # What is gathered for a round reaches it as one anyway.
+        self.keeps_rows = not self.joins_cells and not info.spec.group and self.row_bytes <= config.PART_BYTES
         self.turn = STEP
         self.key_bytes = 0
 
@@ -365,6 +368,7 @@ class Dispatch:
                 num_cols=num_cols,
                 item_bytes=target.dtype.itemsize,
                 key_bytes=target.key_bytes,
+                keeps_rows=target.keeps_rows and self._kind == "push",
             )
             found += [(share.server, request_id, number, part) for number, part in enumerate(parts)]
         self._num_open = len(found)  # all of them, before the first one can be settled

@@ -13,7 +13,7 @@ from glintpy import config
 from glintpy.errors import ConfigError, ModelExists
 from glintpy.models.consistency import check_sums, group_of
 from glintpy.models.group import Group
-from glintpy.models.making import make_model, with_updater
+from glintpy.models.making import check_row_bytes, make_model, with_updater
 from glintpy.models.matrix import BigMatrix
 from glintpy.models.requests import Target
 from glintpy.models.saving import fill_model, progress_bar
@@ -91,6 +91,7 @@ def load_model(
     )
     if spec.group:
         check_sums(updater)
+    check_row_bytes(spec, updater)
     _verify(reader, spec.name, progress=progress)
     try:
         made = _load(tie, reader, spec, partitioner, updater, progress=progress)

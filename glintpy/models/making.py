@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from glintpy import config
 from glintpy.errors import ConfigError, ModelExists, NotEnoughServers, ShapeError
 from glintpy.models.dense import BigModel
 from glintpy.models.matrix import BigMatrix
@@ -157,6 +158,25 @@ def with_updater(spec: ModelSpec, updater: str | Updater) -> tuple[ModelSpec, Up
     found.check_dtype(spec.numpy_dtype)
     found.check_numbers()
     return replace(spec, updater=name_of(found), updater_numbers=numbers_text(found.to_content())), found
+
+
+def check_row_bytes(spec: ModelSpec, updater: Updater) -> None:
+    """Refuse rows that pushes can't bring as one: a longer row travels in several parts, and each would be a step.
+
+    Args:
+        spec: the model's, its group included: what is gathered for a round is applied as one.
+        updater: the spec's.
+
+    Raises:
+        ShapeError: with the row's bytes and the limit.
+    """
+    if spec.group or spec.row_bytes <= config.PART_BYTES or not updater.counts_steps:
+        return
+    raise ShapeError(
+        f"updater {updater.name!r} counts the steps of each row, and so a push to a row is one message: a row of model "
+        f"{spec.name!r} has {spec.row_bytes} bytes, and may have {config.PART_BYTES}; make it of more and shorter "
+        "rows, or a vector"
+    )
 
 
 def handle_of(

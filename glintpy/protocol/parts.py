@@ -68,6 +68,7 @@ def cut(
     num_cols: int | None,
     item_bytes: int,
     key_bytes: int = 0,
+    keeps_rows: bool = False,
 ) -> Iterator[Part]:
     """Cut what a request touches on one server.
 
@@ -79,6 +80,7 @@ def cut(
         num_cols: how many columns are asked for; None for a vector and for pairs.
         item_bytes: of one value.
         key_bytes: of a row's key beside its number.
+        keeps_rows: of pairs: those of one row stand side by side, and stay in one part, however many they are.
     """
     index_bytes = 0 if is_slices(rows) else rows.dtype.itemsize
     width = 1 if num_cols is None else num_cols
@@ -87,7 +89,8 @@ def cut(
         return
     row_bytes = width * item_bytes + key_bytes
     rows_max = max(1, config.PART_BYTES // (row_bytes + index_bytes + (4 if paired else 0)))
-    for piece, rows_at, count in _chunks(rows, positions, rows_max):
+    chunks = _whole_rows if keeps_rows and paired else _chunks
+    for piece, rows_at, count in chunks(rows, positions, rows_max):
         piece_cols = _pick(cols, rows_at) if paired and cols is not None else cols
         yield Part(Selection(piece, piece_cols, paired), rows_at, None, count * row_bytes)
 
@@ -141,6 +144,23 @@ def _chunks(
                 done, held, count = done + count, [], 0
     if held:
         yield np.array(held, dtype=np.int64), _sub(positions, done, done + count), count
+
+
+def _whole_rows(
+    rows: NDArray[Any], positions: Positions, rows_max: int
+) -> Iterator[tuple[NDArray[Any], Positions, int]]:
+    """Yield as ``_chunks`` does, each cut moved back to where a row ends; a longer row is a chunk of its own."""
+    total = len(rows)
+    if total <= rows_max:
+        yield rows, positions, total
+        return
+    ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, total)
+    first = num_done = 0
+    while first < total:
+        num_done = max(num_done + 1, int(np.searchsorted(ends, first + rows_max, side="right")))
+        stop = int(ends[num_done - 1])
+        yield rows[first:stop], _sub(positions, first, stop), stop - first
+        first = stop
 
 
 def _sub(positions: Positions, first: int, stop: int) -> Positions:

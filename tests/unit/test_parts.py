@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,35 @@ def test_parts_of_elements_keep_each_row_with_its_column(
     parts = list(cut(rows, positions, cols=cols, paired=True, num_cols=None, item_bytes=ITEM_BYTES))
     check_sizes(parts, 24)
     stored, expected = np.zeros((30, 24), np.int64), np.zeros((30, 24), np.int64)
+    for part in parts:
+        kernels.scatter_add(stored, part.selection, part.of(values))
+    np.add.at(expected, (rows, cols[positions]), values[positions])
+    np.testing.assert_array_equal(stored, expected)
+
+
+@shared
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.booleans())
+def test_cells_of_a_row_stay_in_one_part_where_they_are_to(runs: list[int], in_order: bool) -> None:
+    rows = np.repeat(np.arange(len(runs), dtype=np.uint32), runs)
+    cols = np.concatenate([np.arange(run) for run in runs])
+    positions: Positions = slice(0, rows.size, 1)
+    if not in_order:
+        positions = np.random.default_rng(rows.size).permutation(rows.size)
+        cols[positions] = cols.copy()
+    values = values_of((rows.size,))
+    parts = list(
+        cut(rows, positions, cols=cols, paired=True, num_cols=None, item_bytes=ITEM_BYTES, keeps_rows=True)
+    )
+    most = config.PART_BYTES // (ITEM_BYTES + 4 + 4)
+    found = [part.selection.rows for part in parts]
+    assert [set(part.tolist()) for part in found if part.size > most] == [
+        {i} for i, n in enumerate(runs) if n > most
+    ]
+    # As many rows as fit: with the next row it would be more than a part.
+    for one, other in pairwise(found):
+        assert one[-1] != other[0]
+        assert one.size + runs[int(other[0])] > most
+    stored, expected = np.zeros((12, 30), np.int64), np.zeros((12, 30), np.int64)
     for part in parts:
         kernels.scatter_add(stored, part.selection, part.of(values))
     np.add.at(expected, (rows, cols[positions]), values[positions])
