@@ -76,7 +76,18 @@ class Updating:
         Args:
             selection: checked.
             deltas: of its shape and the values' dtype.
+
+        Raises:
+            RemoteFailure: an updater that somebody brought returned something else, or tried to end the server.
+            Exception: what such an updater raises.
         """
+        try:
+            self._apply(selection, deltas)
+        except SystemExit as error:
+            # A server is not an updater's to end; and the push would come again, and end it again.
+            raise RemoteFailure(f"updater {self._updater.name!r} ended by {error!r}") from error
+
+    def _apply(self, selection: Selection, deltas: Array) -> None:
         rates = self._fixed_rates
         starts, width = entries_of(selection, self._num_cols, joined=rates is not None)
         if not starts.size or not width:

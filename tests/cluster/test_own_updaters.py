@@ -14,10 +14,12 @@ import pytest
 from glintpy import LocalCluster
 from glintpy.errors import ConfigError, DTypeError, PushRefused
 from glintpy.updaters import schedules
+from tests.cluster.helpers import PATIENCE_S
 
 MODULE = '''
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +56,22 @@ class Wrong(Signed):
             "complex": (new * 1j, mean),
             "list": [new, mean],
         }[self.how]
+
+
+@dataclass(frozen=True)
+class Leaving(Signed):
+    where: str = "update"
+
+    def prepare(self, deltas):
+        return self.leave("prepare", deltas)
+
+    def update(self, values, deltas, slots, rates, numbers):
+        return self.leave("update", super().update(values, deltas, slots, rates, numbers), deltas)
+
+    def leave(self, where, result, deltas=None):
+        if where == self.where and ((result if deltas is None else deltas) < 0).any():
+            sys.exit(3)
+        return result
 '''
 
 
@@ -92,6 +110,21 @@ def test_what_a_formula_returns_is_looked_at_before_it_is_stored(own: Any) -> No
         with client.matrix(4, 2, updater=own.Wrong(how="list")) as m:
             m.push([1, 2], 1.0).result()
             assert m.pull_slot("mean").result()[:, 0].tolist() == [0, 0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("where", ["update", "prepare"])
+def test_an_updater_that_would_end_the_server_ends_its_push(own: Any, where: str, tmp_path: Path) -> None:
+    with (
+        LocalCluster(1, scheme="local", allow=["my_package.updating"], data_dir=tmp_path / "kept") as cluster,
+        cluster.client(timeout_s=PATIENCE_S) as client,
+    ):
+        m = client.matrix(4, 2, updater=own.Leaving(where=where))
+        # The second entry of a cell is taken in a round of its own: the first one is in by then, and taken back.
+        with pytest.raises(PushRefused, match=r"'my_package.updating.Leaving' ended by SystemExit\(3\)"):
+            m.push([1, 2, 1], [[1, 1], [1, 1], [-1, -9]]).result()
+        m.push([3], 1.0).result()
+        assert m.pull().result()[:, 0].tolist() == [0, 0, 0, -0.5]
+        assert m.pull_slot("mean").result()[:, 0].tolist() == [0, 0, 0, 0.5]
 
 
 def test_a_class_without_a_name_is_called_by_its_path(own: Any) -> None:
