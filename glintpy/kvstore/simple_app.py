@@ -401,7 +401,7 @@ class SimpleApp:
     def _handle_request(self, request: SimpleData) -> None:
         try:
             self._request_handle(request, self)
-        except Exception as error:
+        except BaseException as error:  # as of sys.exit(): it would end this thread, and no request were answered
             logger.exception(
                 "app %d: the handler of a request of node %d failed", self.app_id, request.sender
             )
@@ -418,7 +418,7 @@ class SimpleApp:
         try:
             if handle is not None:
                 handle(response, self)
-        except Exception as error:
+        except BaseException as error:
             logger.exception(
                 "app %d: the handler of an answer of node %d failed", self.app_id, response.sender
             )

@@ -305,7 +305,7 @@ def _call(function: Callable[..., object] | None, *arguments: object) -> None:
         return
     try:
         function(*arguments)
-    except Exception:
+    except BaseException:  # as of sys.exit(): it would end the thread, and nothing more were heard
         logger.exception("%r failed", function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +131,29 @@ def test_a_handler_that_raises_is_an_error_of_who_asked_and_not_silence(nodes: l
     ):
         apps[0].wait(apps[0].request(7, "", SERVERS))
     assert apps[0].wait(apps[0].request(7, "", 8)) == {8: "done"}
+
+
+def test_a_handler_that_would_end_its_thread_is_an_error_and_the_app_goes_on(
+    nodes: list[Postoffice], caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave_once(data: SimpleData, app: SimpleApp) -> None:
+        if data.head == 7:
+            sys.exit(3)
+        if app is server:
+            app.response(data, "done")
+
+    server = SimpleApp(node=nodes[1], request_handle=leave_once)
+    worker = SimpleApp(node=nodes[0])
+    with pytest.raises(glintpy.RemoteFailure, match=r"failed at node 8 \(server 0\)(.|\n)*SystemExit: 3"):
+        worker.wait(worker.request(7, "", 8))
+    assert "the handler of a request of node 9 failed" in caplog.text
+    assert worker.wait(worker.request(1, "", 8)) == {8: "done"}
+    worker.set_response_handle(leave_once)
+    server.set_request_handle(echo)
+    with pytest.raises(SystemExit):
+        worker.wait(worker.request(7, "", 8))
+    assert "the handler of an answer of node 8 failed" in caplog.text
+    assert worker.wait(worker.request(1, "", 8)) == {8: "8 1 "}
 
 
 def test_waiting_in_the_handler_of_an_answer_does_not_deadlock(nodes: list[Postoffice]) -> None:

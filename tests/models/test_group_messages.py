@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -166,6 +167,23 @@ def test_a_listener_hears_messages_departures_and_the_end(
         clients[0].close()
         assert isinstance(heard.get(timeout=PATIENCE_S), glintpy.GlintError)
     del served
+
+
+def test_a_listener_that_would_end_its_thread_hears_what_comes_next(
+    groups: list[glintpy.Group], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def hear(received: glintpy.Received) -> None:
+        if received.text == "leave":
+            sys.exit(3)
+        heard.put(received.text)
+
+    groups[0].listen(hear)
+    groups[1].send("leave", 0)
+    groups[1].send("on", 0)
+    assert heard.get(timeout=PATIENCE_S) == "on"
+    assert "SystemExit: 3" in caplog.text
 
 
 def test_listening_costs_other_requests_nothing(
