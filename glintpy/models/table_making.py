@@ -10,6 +10,7 @@ from glintpy.models.consistency import group_of
 from glintpy.models.indexing import size_of
 from glintpy.models.making import make_table, with_updater
 from glintpy.models.naming import generated_name
+from glintpy.partitioning.keyed import NUM_PARTITIONS
 from glintpy.protocol import dtypes
 from glintpy.protocol.spec import Init, ModelSpec
 from glintpy.protocol.texts import DEFAULT
@@ -130,7 +131,7 @@ def _keys_in(max_bytes: int | None, spec: ModelSpec, updater: Updater) -> int:
     """Return how many keys fit into so many bytes; 0: any number.
 
     Raises:
-        ConfigError: none, or no number.
+        ConfigError: fewer than a table has partitions, or no number.
     """
     if max_bytes is None:
         return 0
@@ -138,4 +139,10 @@ def _keys_in(max_bytes: int | None, spec: ModelSpec, updater: Updater) -> int:
     max_bytes = plain(max_bytes)
     if type(max_bytes) is not int or max_bytes < key_bytes:
         raise ConfigError(f"max_bytes is a number of bytes, {key_bytes} for each key, not {max_bytes!r:.80}")
-    return max_bytes // key_bytes
+    num_keys = max_bytes // key_bytes
+    if num_keys < NUM_PARTITIONS:
+        raise ConfigError(
+            f"a table of {max_bytes} bytes, {key_bytes} for each key, may have {num_keys} keys; it has room for one in "
+            f"each of its {NUM_PARTITIONS} partitions at least: max_bytes={key_bytes * NUM_PARTITIONS} or more"
+        )
+    return num_keys
