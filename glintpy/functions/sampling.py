@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from glintpy.errors import ModelError, ShapeError
+from glintpy.errors import ConfigError, ModelError, ShapeError
 from glintpy.functions.base import (
     Answer,
     Array,
@@ -35,7 +35,7 @@ class Sample(Reading):
 
     Attributes:
         power: 0: all rows whose weight isn't 0 are equally likely; 0.75 is word2vec's.
-        piece: used on the way: which piece draws; -1: it tells its total weight.
+        piece: used on the way, and not to be given: which piece draws; -1: it tells its total weight.
     """
 
     name: ClassVar[str] = "sample"
@@ -58,6 +58,10 @@ class Sample(Reading):
 
     def prepare(self, selected: Selected, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """See ``Function``."""
+        if self.piece != -1:
+            raise ConfigError(
+                f"function 'sample' sets piece itself, for each piece: leave out piece={self.piece}"
+            )
         if self.n and not selected.num_rows:
             raise ShapeError(f"{self.n} rows can't be drawn from none")
         return arrays

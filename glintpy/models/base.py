@@ -12,7 +12,7 @@ import numpy as np
 
 from glintpy import updaters
 from glintpy.errors import ConfigError, ModelNotFound
-from glintpy.models.consistency import ASYNC, BSP, Gate, check_made_for, gate_of
+from glintpy.models.consistency import ASYNC, BSP, Gate, check_group, check_made_for, gate_of
 from glintpy.models.requests import AnyTarget
 from glintpy.protocol import wire
 from glintpy.protocol.messages_master import ConfigureModel
@@ -130,6 +130,7 @@ class Handle(ABC):
             ConfigError: a setting out of its range, or a consistency that the model wasn't made for.
             GlintError: the group was left, or belongs to another process.
         """
+        check_group(group)
         view = copy.copy(self)
         if consistency is not _KEEP:
             view._gate = gate_of(consistency, group)  # noqa: SLF001 - a copy of this class

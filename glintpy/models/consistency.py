@@ -60,6 +60,20 @@ class Gate:
         self._passed = clock
 
 
+def check_group(group: Any) -> None:
+    """Refuse what is no place in a group.
+
+    Raises:
+        ConfigError: such as a group's name.
+    """
+    from glintpy.models.group import Group  # noqa: PLC0415 - it imports what handles share, which import this
+
+    if group is not None and not isinstance(group, Group):
+        raise ConfigError(
+            f"group is this program's place in one, group=client.join(...), or None; not {group!r:.80}"
+        )
+
+
 def gate_of(consistency: Any, group: Group | None) -> Gate | None:
     """Return the gate of a consistency; None: every pull goes at once.
 
@@ -68,8 +82,9 @@ def gate_of(consistency: Any, group: Group | None) -> Gate | None:
         group: whose clocks count.
 
     Raises:
-        ConfigError: none of these, or all but ``"async"`` without a group.
+        ConfigError: none of these, or all but ``"async"`` without a group; or what is no group.
     """
+    check_group(group)
     if consistency == ASYNC:
         return None
     form = _SSP.fullmatch(consistency) if isinstance(consistency, str) else None

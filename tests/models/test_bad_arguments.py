@@ -24,6 +24,7 @@ from glintpy.errors import (
     PushRefused,
     ShapeError,
 )
+from glintpy.functions.sampling import Sample
 from glintpy.nodes import start_master, start_server
 from glintpy.partitioning import named
 from glintpy.testing.partitioners import scattered
@@ -141,6 +142,30 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_left(
         make(client)
     assert word in str(raised.value)
     check_as_it_was(client)
+
+
+@pytest.mark.parametrize("group", ["g", 3])
+@pytest.mark.parametrize("consistency", ["async", "bsp", "ssp(1)"])
+def test_a_group_is_no_name_of_one(client: Client, consistency: str, group: Any) -> None:
+    options = {"consistency": consistency, "group": group}
+    for call in (
+        lambda: client.vector(5, **options),
+        lambda: client.matrix(5, 5, **options),
+        lambda: client.table(5, **options),
+        lambda: client.load("memory://bad-arguments/nothing", **options),
+        lambda: client.open("taken").with_options(**options),
+        lambda: client.open("taken").with_options(group=group),
+    ):
+        with pytest.raises(ConfigError, match=rf"group=client.join\(...\), or None; not {group!r}"):
+            call()
+    check_as_it_was(client)
+
+
+@pytest.mark.parametrize("function", ["sample", Sample(n=3, piece=1)])
+def test_a_sample_s_piece_is_not_the_caller_s(client: Client, function: Any) -> None:
+    numbers = {"n": 3, "piece": 1} if isinstance(function, str) else {}
+    with pytest.raises(ConfigError, match="leave out piece=1"):
+        client.open("taken").call(function, **numbers)
 
 
 def test_sizes_may_be_whatever_is_an_integer_and_zero(client: Client) -> None:
