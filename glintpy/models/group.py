@@ -263,7 +263,7 @@ class Group:
             then it reaches each of them that does not leave and is not lost before.
 
         Raises:
-            ConfigError: a body that is too long, or what can't be a rank or a head; here.
+            ConfigError: a body that is too long, text that isn't UTF-8's, or what can't be a rank or a head; here.
             Overloaded: 1024 messages of this worker are not written down yet; here.
             GlintError: the group was left, or belongs to another process; here.
 
@@ -308,6 +308,7 @@ class Group:
             on_end: called with the reason when the worker's membership ends without its doing.
 
         Raises:
+            ConfigError: what can't be called.
             GlintError: it has a listener already, was left, or belongs to another process.
         """
         self.check()

@@ -22,6 +22,7 @@ from glintpy.errors import ConfigError, Expelled, GlintError, MasterUnreachable,
 from glintpy.futures import Future
 from glintpy.models.deadlines import Deadline
 from glintpy.protocol.messages_master import ReceiveMessages, SendMessage
+from glintpy.scalars import plain
 from glintpy.ties import Tie
 
 logger = logging.getLogger("glintpy.client")
@@ -258,6 +259,10 @@ class GroupMessages:
             on_departure: hears that somebody has gone.
             on_end: hears of an end that is none of this worker's own doing.
         """
+        others = (("on_departure", on_departure), ("on_end", on_end))
+        for name, function in (("on_message", on_message), *(one for one in others if one[1] is not None)):
+            if not callable(function):
+                raise ConfigError(f"{name} is a function, not {function!r:.80}")
         with self._lock:
             if self._listener is not None:
                 raise GlintError(f"{self._who} has a listener already")
@@ -320,15 +325,21 @@ def _ranks_of(to: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _head_of(head: Any) -> int:
-    if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < 2**63:
+    number = plain(head)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
         raise ConfigError(f"a message's head is an integer of at least 0, not {head!r:.80}")
-    return head
+    return number
 
 
 def _body_of(body: Any) -> np.ndarray[Any, Any]:
     if not isinstance(body, bytes | bytearray | memoryview | str):
         raise ConfigError(f"a message's body is bytes or text, not {type(body).__name__}")
-    found = body.encode() if isinstance(body, str) else bytes(body)
+    try:
+        found = body.encode() if isinstance(body, str) else bytes(body)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"a message's text travels as UTF-8, which has no {body!r:.80}: {error.reason}"
+        ) from None
     if len(found) > MESSAGE_BYTES_MAX:
         raise ConfigError(
             f"a message has at most {MESSAGE_BYTES_MAX} bytes, not {len(found)}: push values to a model, and send word "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from glintpy.errors import ConfigError
+from glintpy.scalars import plain
 
 RANKS_MAX = 63
 """Workers of a group whose rounds have tags: a row marks each by a bit."""
@@ -37,6 +38,7 @@ def turn_of(tag: Any, rank: int) -> Turn:
     Raises:
         ConfigError: a tag that can't be one, or too many workers.
     """
+    tag = plain(tag)
     if isinstance(tag, bool) or not isinstance(tag, int) or not 0 <= tag < TAG_MAX:
         raise ConfigError(
             f"round is an integer of at least 0 and below 2**62, the same in all workers; not {tag!r:.80}"

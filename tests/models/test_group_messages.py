@@ -91,6 +91,8 @@ def test_several_threads_share_what_comes(groups: list[glintpy.Group]) -> None:
         ("a", {"to": -1}, "integers of at least 0, not -1"),
         ("a", {"to": 1.5}, "integers of at least 0, not 1.5"),
         ("a", {"to": [0, True]}, "integers of at least 0, not True"),
+        ("a", {"head": True}, "head is an integer of at least 0, not True"),
+        ("\ud800", {}, r"travels as UTF-8, which has no '\\ud800'"),
         ("a", {"head": -2}, "head is an integer of at least 0, not -2"),
         (
             b"a" * (MESSAGE_BYTES_MAX + 1),
@@ -98,7 +100,7 @@ def test_several_threads_share_what_comes(groups: list[glintpy.Group]) -> None:
             f"at most {MESSAGE_BYTES_MAX} bytes, not {MESSAGE_BYTES_MAX + 1}",
         ),
     ],
-    ids=["body", "to", "float", "bool", "head", "long"],
+    ids=["body", "to", "float", "bool", "head as bool", "surrogate", "head", "long"],
 )
 def test_what_can_t_be_a_message_is_refused_before_it_is_sent(
     groups: list[glintpy.Group], body: Any, options: dict[str, Any], match: str
@@ -167,6 +169,15 @@ def test_a_listener_hears_messages_departures_and_the_end(
         clients[0].close()
         assert isinstance(heard.get(timeout=PATIENCE_S), glintpy.GlintError)
     del served
+
+
+def test_what_can_t_be_called_can_t_listen(groups: list[glintpy.Group]) -> None:
+    for functions in ((3,), (None,), (print, 3), (print, None, "x")):
+        named = dict(zip(("on_message", "on_departure", "on_end"), functions, strict=False))
+        with pytest.raises(glintpy.ConfigError, match=rf"is a function, not {functions[-1]!r}"):
+            groups[0].listen(**named)  # type: ignore[arg-type]  # - what the test is about
+    groups[1].send("a", 0)
+    assert groups[0].receive().text == "a"  # nobody listens
 
 
 def test_a_listener_that_would_end_its_thread_hears_what_comes_next(

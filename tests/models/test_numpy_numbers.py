@@ -74,6 +74,13 @@ def test_groups(client: Client) -> None:
         group.tick()
         group.wait(staleness=Int(1))
         group.barrier(timeout_s=Real(20))
+        matrix = client.matrix(4, 2, consistency="bsp", group=group)
+        matrix.push([1], 2.0, round=Int(1)).result(20)
+        assert (matrix.pull([1], round=Int(1)).result(20) == 2).all()
+        assert (matrix.push_pull([1], 3.0, round=Int(2)).result(20) == 5).all()
+    with client.join("others") as one, client.join("others") as two:
+        one.send("a", Int(1), head=Int(7)).result(20)
+        assert two.receive(Real(20)).head == 7
 
 
 def test_a_kvstore() -> None:
