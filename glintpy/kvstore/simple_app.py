@@ -401,7 +401,7 @@ class SimpleApp:
     def _handle_request(self, request: SimpleData) -> None:
         try:
             self._request_handle(request, self)
-        except BaseException as error:  # as of sys.exit(): it would end this thread, and no request were answered
+        except BaseException as error:  # as of sys.exit(): it would end this thread
             logger.exception(
                 "app %d: the handler of a request of node %d failed", self.app_id, request.sender
             )
