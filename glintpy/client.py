@@ -314,8 +314,9 @@ class Client(MakesTables, OpensModels):
             name: the group's; the first worker makes the group, and the last one to go ends it.
             num_workers: how many there are to be: barriers and clocks wait until so many have joined. None: whoever
                 is there at the moment.
-            rank: the one to have; None: the lowest free one. One that a live worker has is refused after 5 s: so long
-                one that is dead and not yet missed may hold it.
+            rank: the one to have; None: the lowest free one, which nobody ever had as long as not all have joined.
+                One that a live worker has is refused after 5 s: so long one that is dead and not yet missed may hold
+                it. Who takes over a rank counts once with those that had it before.
             on_worker_lost: ``"shrink"``: the others go on without a worker that is lost; ``"raise"``: each of them
                 hears of it by ``WorkerLost``, in ``wait`` or ``barrier``.
             timeout_s: seconds; None: the client's own setting.

@@ -1,8 +1,9 @@
 """One group of workers: ranks, clocks, barriers and losses; pure, and knows no request and no other group.
 
 Every question here is about where workers are, so answers follow from the state alone and are the same however often a
-question is put. A group of a fixed size is *complete* once so many have joined it, even if some of them were lost
-meanwhile: who was lost is not waited for, who has not come yet is.
+question is put. A group of a fixed size is *complete* once each rank was somebody's, even if some of them were lost
+meanwhile: who was lost is not waited for, who has not come yet is. So who takes over a rank counts once with the one
+that had it. Who asks for no rank is one of those that are to come as long as there are any.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ NAMED_MAX = 8
 LOSSES_KEPT = 64
 """Losses of which a group remembers who it was; of earlier ones it knows the number."""
 
+VACANT_KEPT = 4096
+"""Vacant ranks that a group without a size remembers, as many as it may have workers; one with a size knows all."""
+
 
 @dataclass(slots=True, eq=False)
 class Worker:
@@ -33,6 +37,7 @@ class Worker:
         member: its number among all that ever joined the group, from 1: a rank may have several holders, one after
             another, and this has one.
         sent: the number of its last message that was taken.
+        is_successor: whether another one had its rank before.
     """
 
     token: bytes
@@ -46,6 +51,7 @@ class Worker:
     away_until: float | None = None
     member: int = 0
     sent: int = 0
+    is_successor: bool = False
 
     def to_content(self) -> dict[str, Any]:
         """Return plain data for answers and status."""
@@ -67,6 +73,7 @@ class Worker:
             "arrived": self.arrived,
             "member": self.member,
             "sent": self.sent,
+            "is_successor": self.is_successor,
         }
 
     @classmethod
@@ -84,6 +91,7 @@ class Worker:
             away_until,
             row.get("member", 0),  # an earlier version had no messages
             row.get("sent", 0),
+            row.get("is_successor", False),
         )
 
 
@@ -99,6 +107,7 @@ class Group:
         num_losses: workers that were lost.
         lost: the last of them.
         num_messages: messages that were ever sent in it, and so the number of the last one.
+        vacant: ranks that somebody had and nobody has now, in the order in which they became so.
     """
 
     name: str
@@ -109,6 +118,7 @@ class Group:
     num_losses: int = 0
     lost: list[dict[str, Any]] = field(default_factory=list)
     num_messages: int = 0
+    vacant: list[int] = field(default_factory=list)
     workers: dict[bytes, Worker] = field(default_factory=dict)
 
     def to_row(self) -> dict[str, Any]:
@@ -122,7 +132,25 @@ class Group:
             "num_losses": self.num_losses,
             "lost": self.lost,
             "num_messages": self.num_messages,
+            "vacant": self.vacant,
         }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], taken: set[int]) -> Group:
+        """Return a group from the registry, still without its workers.
+
+        Args:
+            row: the group's.
+            taken: the ranks of the workers.
+        """
+        if "vacant" in row:
+            return cls(**row)
+        # An earlier version counted joins alone: what was complete stays so.
+        vacant = list(dict.fromkeys(one["rank"] for one in row["lost"] if one["rank"] not in taken))
+        for rank in range(row["num_workers"]):
+            if len(taken) + len(vacant) < row["num_joins"] and rank not in taken and rank not in vacant:
+                vacant.append(rank)
+        return cls(**row, vacant=vacant)
 
     @property
     def size(self) -> int:
@@ -143,7 +171,7 @@ class Group:
     @property
     def num_unjoined(self) -> int:
         """How many have still to join before anything that all must do can be done."""
-        return max(0, self.num_workers - self.num_joins)
+        return max(0, self.num_workers - len(self.workers) - len(self.vacant))
 
     @property
     def slowest(self) -> int:
@@ -161,15 +189,13 @@ class Group:
     def live(self) -> int:
         """A bit for each rank that others wait for: of who is there, and of who is to come; 0: too many for bits."""
         ranks = {worker.rank for worker in self.workers.values()}
-        for rank in range(self.num_workers):
-            if len(ranks) < len(self.workers) + self.num_unjoined:
-                ranks.add(rank)
+        ranks |= set(range(self.num_workers)).difference(self.vacant)
         return 0 if any(rank >= RANKS_MAX for rank in ranks) else sum(1 << rank for rank in ranks)
 
     # --- coming and going -------------------------------------------------------------------------------------
 
     def join(self, token: bytes, client_id: str, rank: int | None = None) -> Worker:
-        """Add a worker, under a rank that is free; None: the lowest one.
+        """Add a worker, under a rank that is free; None: the lowest one, and of those that nobody ever had, if any.
 
         It starts at the slowest clock, so that it holds nobody back and is not ahead, and takes part in barriers from
         the first one on at which nobody has arrived yet: one that is under way must not wait for a newcomer's first
@@ -177,10 +203,14 @@ class Group:
         """
         if rank is None:
             taken = {worker.rank for worker in self.workers.values()}
+            if self.num_unjoined:
+                taken.update(self.vacant)
             rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
         worker = Worker(token, rank, client_id, clock=self.slowest, arrived=self.barrier)
         if not self.num_unjoined:
             worker.arrived = max((other.arrived for other in self.workers.values()), default=self.barrier)
+        worker.is_successor = rank in self.vacant
+        self.vacant = [one for one in self.vacant if one != rank]
         self.workers[token] = worker
         self.num_joins += 1
         worker.member = self.num_joins
@@ -195,6 +225,7 @@ class Group:
             "barrier": worker.arrived,
             "losses": self.num_losses,
             "member": worker.member,
+            "is_successor": worker.is_successor,
         }
 
     def remove(self, worker: Worker, *, is_lost: bool) -> None:
@@ -204,6 +235,7 @@ class Group:
         each of them does next must begin with the same barrier.
         """
         del self.workers[worker.token]
+        self.vacant = [*self.vacant, worker.rank][-max(VACANT_KEPT, self.num_workers) :]
         if not is_lost:
             return
         self.num_losses += 1

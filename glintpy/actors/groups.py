@@ -119,9 +119,13 @@ class Groups:
             messages: the rows of what waits for workers, in order.
             now: the moment.
         """
+        rows = list(workers)
+        taken: dict[str, set[int]] = {}
+        for row in rows:
+            taken.setdefault(row["group"], set()).add(row["rank"])
         for row in groups:
-            self._groups[row["name"]] = Group(**row)
-        for row in workers:
+            self._groups[row["name"]] = Group.from_row(row, taken.get(row["name"], set()))
+        for row in rows:
             worker = Worker.from_row(row, now + self._settings.restart_s)
             self._add(self._groups[row["group"]], worker)
         self._post.restore(messages, self._groups)

@@ -1,7 +1,8 @@
 """A process's place among the nodes of a job, with a role, a rank and barriers, as ps-lite has it; knows no app.
 
 A node is a worker of several groups: one of the nodes of its role, which gives its rank; one for each sum of roles that
-it belongs to, for barriers; and one of all nodes, where its rank is its number among all, for messages.
+it belongs to, for barriers, where its rank follows from that one; and one of all nodes, where its rank is its number
+among all, for messages.
 """
 
 from __future__ import annotations
@@ -121,10 +122,14 @@ class Postoffice:
         for mask in dict.fromkeys(mask & self._present for mask in masks):
             counts = [count for group, count in self._counts.items() if group & mask]
             size = sum(count for count in counts if count is not None) if None not in counts else None
+            if mask == own:
+                wanted = 0 if self._role == "scheduler" else rank
+            else:  # so that a node and the one in whose place it comes count as one here, too
+                wanted = None if size is None else self._groups[own].rank + self._num_before(mask)
             self._groups[mask] = self.client.join(
                 f"{job.name}/group-{mask}",
                 size,
-                rank=(0 if self._role == "scheduler" else rank) if mask == own else None,
+                rank=wanted,
                 on_worker_lost=job.on_worker_lost,
                 timeout_s=self.timeout_s,
             )
@@ -134,6 +139,11 @@ class Postoffice:
             f"{job.name}/nodes", rank=node_id(self._role, self._rank), timeout_s=self.timeout_s
         )
         self._joined.append(self._nodes)
+
+    def _num_before(self, mask: int) -> int:
+        """Return how many nodes of a group have a role that comes before this one's."""
+        own = GROUP_OF[self._role]
+        return sum(count or 0 for group, count in self._counts.items() if group & mask and group < own)
 
     # --- who there is -----------------------------------------------------------------------------------------
 
@@ -215,10 +225,11 @@ class Postoffice:
 
     @property
     def is_recovery(self) -> bool:
-        """Whether this node came in the place of one that has gone; False where nobody said how many there are."""
-        own = GROUP_OF[self._role]
-        count = self._counts[own]
-        return count is not None and self._groups[own].member > count
+        """Whether this node came in the place of one that has gone; False where nobody said how many there are.
+
+        Known as long as there is a node of any role.
+        """
+        return self._counts[GROUP_OF[self._role]] is not None and self._nodes.is_successor
 
     def _num(self, group: int) -> int:
         count = self._counts[group]

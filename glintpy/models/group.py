@@ -109,6 +109,7 @@ class Group:
         self._size: int = answer["size"]
         self._losses: int = answer["losses"]
         self._member: int = answer["member"]
+        self._is_successor: bool = answer.get("is_successor", False)  # an earlier master says nothing of it
         self._messages = GroupMessages(tie, token, f"worker {self._rank} of group {name!r}")
         self._is_followed = False
         self._is_applied = True
@@ -134,6 +135,11 @@ class Group:
     def member(self) -> int:
         """This worker's number among all that ever joined the group, from 1; no other ever has it."""
         return self._member
+
+    @property
+    def is_successor(self) -> bool:
+        """Whether another worker of the group had this rank before, and was lost or has left."""
+        return self._is_successor
 
     @property
     def clock(self) -> int:

@@ -136,6 +136,60 @@ def test_who_comes_in_a_dead_node_s_place_takes_its_rank_before_it_is_missed_and
             meeting.result(PATIENCE_S)
 
 
+@pytest.mark.parametrize("num_servers", [0, 1])
+def test_a_node_that_is_started_again_before_all_have_come_is_counted_once(
+    make: Make, num_servers: int
+) -> None:
+    counts = {"num_workers": 3, "num_servers": num_servers}
+    servers = [make("server", **counts) for _ in range(num_servers)]
+    one, lost = (make(rank=rank, **counts) for rank in range(2))
+    lost.client.close()
+    heir = make(rank=1, **counts)
+    assert [node.is_recovery for node in (one, lost, heir)] == [False, False, True]
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(node.barrier) for node in (heir, *servers)]
+        for group in (WORKERS, WORKERS + SERVERS):
+            with pytest.raises(
+                glintpy.WorkersMissing, match=f"1 of {3 + num_servers * (group > 4)} that have not"
+            ):
+                one.barrier(group, timeout_s=0.1)
+        last = make(rank=2, **counts)
+        assert not last.is_recovery
+        waiting.append(pool.submit(one.barrier))
+        last.barrier()
+        assert [each.result(PATIENCE_S) for each in waiting] == [None] * (2 + num_servers)
+
+
+def test_a_node_that_is_lost_early_and_never_started_again_is_not_waited_for(make: Make) -> None:
+    counts = {"num_workers": 3, "num_servers": 1}
+    server, one, lost = (make(role, **counts) for role in ("server", "worker", "worker"))
+    lost.client.close()
+    last = make(**counts)
+    assert (last.my_rank, last.is_recovery) == (2, False)  # no rank was said: it is taken for the third
+    with ThreadPoolExecutor(2) as pool:
+        meeting = [pool.submit(node.barrier) for node in (server, one)]
+        last.barrier()
+        assert [each.result(PATIENCE_S) for each in meeting] == [None, None]
+
+
+@pytest.mark.parametrize("role", ["scheduler", "server", "worker"])
+@pytest.mark.parametrize("asks", [False, True])
+def test_who_comes_in_the_place_of_the_only_node_of_a_role_knows_it(
+    make: Make, role: Any, asks: bool
+) -> None:
+    counts = {"num_workers": 1, "num_servers": 1, "with_scheduler": True}
+    nodes = {each: make(each, **counts) for each in ("scheduler", "server", "worker")}
+    assert not any(node.is_recovery for node in nodes.values())
+    before = nodes[role]
+    before.client.close()
+    heir = nodes[role] = make(role, rank=0 if asks else None, **counts)
+    assert (heir.is_recovery, heir.node_id) == (True, before.node_id)
+    with ThreadPoolExecutor(2) as pool:
+        meeting = [pool.submit(node.barrier) for node in nodes.values() if node is not heir]
+        heir.barrier()
+        assert [each.result(PATIENCE_S) for each in meeting] == [None, None]
+
+
 def test_dead_nodes_are_those_that_were_lost_and_not_those_that_left(make: Make) -> None:
     one, two, three = (make(num_workers=3) for _ in range(3))
     two.finalize(do_barrier=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -284,6 +284,48 @@ def test_ranks_are_those_that_the_launcher_gave(cluster: glintpy.LocalCluster, j
     for thread in threads:
         thread.join()
     assert ranks == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_worker_that_is_started_again_before_all_have_come_counts_once(
+    cluster: glintpy.LocalCluster, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINTPY_MASTER", cluster.address)
+    options: dict[str, Any] = {"job": job, "num_workers": 3, "timeout_s": PATIENCE_S}
+    clients = [cluster.client() for _ in range(4)]
+
+    def train(client: glintpy.Client) -> list[float]:
+        with create("dist_sync", client, **options) as kv:
+            kv.init("w", np.zeros(2))
+            kv.pushpull("w", np.ones(2), out=(out := np.zeros(2)))
+            kv.barrier()
+            return list(out)
+
+    def until_waiting(*ranks: int) -> None:
+        def are_waiting() -> bool:
+            found = {group["name"]: group["workers"] for group in clients[0].status()["groups"]}
+            return [worker["rank"] for worker in found.get(job, ()) if worker["waits_for"]] == [*ranks]
+
+        until(are_waiting, f"ranks {ranks} wait for the others")
+
+    def begin(client: glintpy.Client, rank: int) -> Future[list[float]]:
+        monkeypatch.setenv("GLINTPY_RANK", str(rank))
+        return pool.submit(train, client)
+
+    with ThreadPoolExecutor(4) as pool:
+        one = begin(clients[0], 0)
+        until_waiting(0)
+        lost = begin(clients[1], 1)
+        until_waiting(0, 1)
+        clients[1].close()
+        with pytest.raises(glintpy.GlintError):
+            lost.result(PATIENCE_S)
+        until_waiting(0)
+        heir = begin(clients[2], 1)
+        until_waiting(0, 1)
+        last = begin(clients[3], 2)
+        assert [each.result(PATIENCE_S) for each in (one, heir, last)] == [[3, 3]] * 3
+    for client in clients:
+        client.close()
 
 
 def test_a_worker_has_the_rank_that_its_launcher_gave_it_whoever_comes_first(

@@ -242,6 +242,43 @@ def test_a_worker_that_is_lost_is_waited_for_no_more(clients: list[glintpy.Clien
     assert one.pull([1], round=1).result().tolist() == [[7, 7]]
 
 
+def test_a_round_waits_for_who_is_to_come_though_another_one_was_started_again(
+    clients: list[glintpy.Client],
+) -> None:
+    one, lost = (clients[index].join("job", 3, rank=index) for index in range(2))
+    first = clients[0].matrix(6, 2, group=one, **BSP)
+    first.push(None, 1.0, round=0).result()
+    lost._leave(is_orderly=False, timeout_s=PATIENCE_S)
+    heir = clients[1].join("job", 3, rank=1)
+    assert (one.is_successor, heir.is_successor) == (False, True)
+    second = clients[1].matrix(6, 2, group=heir, **BSP)
+    second.push(None, 2.0, round=0).result()
+    waiting = [handle.pull(round=0) for handle in (first, second)]
+    assert clients[0].open("shared").pull().result().tolist() == [[0, 0]] * 6
+    last = clients[2].join("job", 3, rank=2)
+    assert not last.is_successor
+    clients[2].matrix(6, 2, group=last, **BSP).push(None, 4.0, round=0).result()
+    assert [future.result().tolist() for future in waiting] == [[[7, 7]] * 6] * 2
+
+
+def test_what_one_has_pushed_that_is_lost_counts_once_and_not_for_who_is_to_come(
+    clients: list[glintpy.Client],
+) -> None:
+    groups = [client.join("job", 3) for client in clients[:2]]
+    one, two = (
+        client.matrix(6, 2, group=group, **BSP) for client, group in zip(clients, groups, strict=False)
+    )
+    one.push(None, 1.0, round=0).result()
+    two.push(None, 2.0, round=0).result()
+    groups[1]._leave(is_orderly=False, timeout_s=PATIENCE_S)
+    until(lambda: len(clients[0].status()["groups"][0]["workers"]) == 1, "it is lost")
+    assert np.asarray(clients[0].open("shared")).tolist() == [[0, 0]] * 6
+    late = clients[2].join("job", 3)
+    assert late.rank == 2
+    clients[2].matrix(6, 2, group=late, **BSP).push(None, 4.0, round=0).result()
+    assert one.pull(round=0).result().tolist() == [[7, 7]] * 6
+
+
 def test_a_newcomer_takes_part_from_its_first_push_on(clients: list[glintpy.Client]) -> None:
     groups = [clients[0].join("job")]
     one = clients[0].matrix(6, 2, group=groups[0], **BSP)

@@ -302,7 +302,9 @@ def test_a_worker_that_is_lost_before_all_have_joined_was_one_of_them() -> None:
         worker.join(num_workers=3)
     world.lose("c0")
     waiting = workers[1].arrive()
-    assert workers[2].join(num_workers=3).answer["rank"] == 0
+    assert (
+        workers[2].join(num_workers=3).answer["rank"] == 2
+    )  # it is the third, and not the lost one's successor
     assert state(waiting) == "open"
     assert states(workers[2].arrive(), waiting) == ["done"] * 2
 
@@ -314,7 +316,15 @@ def test_who_comes_in_the_place_of_a_lost_one_starts_with_the_slowest() -> None:
     world.lose(lost.client_id)
     world.come("c9")
     new = Told(world, "c9", b"n" * 16)
-    expected = {"rank": 2, "size": 3, "clock": 1, "barrier": 0, "losses": 1, "member": 4}
+    expected = {
+        "rank": 2,
+        "size": 3,
+        "clock": 1,
+        "barrier": 0,
+        "losses": 1,
+        "member": 4,
+        "is_successor": True,
+    }
     assert new.join(num_workers=3).answer == expected
 
 

@@ -61,13 +61,27 @@ def test_rounds_wait_for_who_is_there_and_who_is_to_come() -> None:
     assert world.groups.live("g") == 0b111
     two.join(num_workers=3)
     world.lose(one.client_id)
-    assert (
-        world.groups.live("g") == 0b011
-    )  # rank 1 is there, and who is still to come takes the lowest free rank
+    assert world.groups.live("g") == 0b110  # who is to come is none of those that have pushed and are lost
     three.join(num_workers=3)
-    assert world.groups.live("g") == 0b011
+    assert world.groups.live("g") == 0b110
     three.leave()
     assert world.groups.live("g") == 0b010
+
+
+def test_rounds_wait_for_who_is_to_come_though_another_one_is_started_again() -> None:
+    world, (one, two, heir, three) = a_world(4)
+    one.join(num_workers=3, rank=0)
+    two.join(num_workers=3, rank=1)
+    world.lose(two.client_id)
+    assert world.groups.live("g") == 0b101
+    heir.join(num_workers=3, rank=1)
+    assert world.groups.live("g") == 0b111
+    world.lose(heir.client_id)
+    world.restart()
+    world.come(one.client_id)
+    assert world.groups.live("g") == 0b101
+    three.join(num_workers=3, rank=2)
+    assert world.groups.live("g") == 0b101
 
 
 def test_without_a_size_rounds_wait_for_who_is_there() -> None:

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from glintpy.errors import ConfigError, GlintError, RemoteFailure
-from glintpy.protocol.messages_master import Arrive, AwaitClocks
+from glintpy.protocol.messages_master import Arrive, AwaitClocks, JoinGroup
 from tests.unit.group_world import SETTINGS, Asked, Told, World
 
 CLIENTS = 5
@@ -39,6 +39,11 @@ class Known:
     open: list[Asked] = field(default_factory=list)
 
 
+def wanted_rank(asked: Asked) -> int | None:
+    assert isinstance(asked.message, JoinGroup)
+    return asked.message.rank - 1 if asked.message.rank else None
+
+
 class GroupMachine(RuleBasedStateMachine):
     """One group, its workers, their connections, and a master that may start again at any moment."""
 
@@ -48,6 +53,8 @@ class GroupMachine(RuleBasedStateMachine):
         self.known: dict[int, Known] = {}
         self.joining: dict[int, tuple[Told, Asked]] = {}
         self.num_joins = 0
+        self.ranks: set[int] = set()
+        """Those that anybody ever had."""
         self.num_tokens = 0
         self.barrier = 0
         """The last barrier that has ended, as far as anybody can know."""
@@ -62,7 +69,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     @property
     def num_unjoined(self) -> int:
-        return max(0, self.num_workers - self.num_joins)
+        return max(0, self.num_workers - len(self.ranks))
 
     @property
     def slowest(self) -> int:
@@ -127,16 +134,15 @@ class GroupMachine(RuleBasedStateMachine):
     def take_place(self, client: int, worker: Told, asked: Asked) -> None:
         if isinstance(asked.answers[0], GlintError):
             assert isinstance(asked.answers[0], ConfigError)
-            assert self.num_workers, "only a group with a size can be full"
-            assert len(self.known) == self.num_workers
+            assert not self.has_place(asked), "there was a place"
             assert (
                 self.world.now >= asked.deadline or self.world.now >= self.asked_at[client] + SETTINGS.place_s
             )
             return
         if not self.known:  # a new group
             self.num_joins = self.barrier = self.num_losses = 0
-        if self.num_workers:
-            assert len(self.known) < self.num_workers
+            self.ranks = set()
+        assert self.has_place(asked)
         slowest = self.slowest
         worker.take(asked.answers[0])
         assert worker.clock == slowest, "it starts with the slowest"
@@ -145,7 +151,18 @@ class GroupMachine(RuleBasedStateMachine):
         under_way = max((known.arrived for known in self.known.values()), default=self.barrier)
         assert worker.barrier == (self.barrier if self.num_unjoined else under_way)
         self.num_joins += 1
+        assert asked.answer["member"] == self.num_joins
+        assert asked.answer["is_successor"] == (worker.rank in self.ranks)
+        assert not (wanted_rank(asked) is None and self.num_unjoined and worker.rank in self.ranks)
+        self.ranks.add(worker.rank)
         self.known[client] = Known(worker, worker.barrier)
+
+    def has_place(self, asked: Asked) -> bool:
+        """Whether the rank that a request wants, or any, is free."""
+        wanted = wanted_rank(asked)
+        if wanted is None:
+            return not 0 < self.num_workers <= len(self.known)
+        return all(known.worker.rank != wanted for known in self.known.values())
 
     def end(self, client: int, *, is_lost: bool) -> None:
         known = self.known.pop(client, None)
@@ -161,21 +178,28 @@ class GroupMachine(RuleBasedStateMachine):
 
     # --- what workers do --------------------------------------------------------------------------------------
 
-    @rule(client=clients, wait_s=st.sampled_from(WAITS_S))
-    def join(self, client: int, wait_s: float) -> None:
+    @rule(client=clients, wait_s=st.sampled_from(WAITS_S), rank=st.none() | clients)
+    def join(self, client: int, wait_s: float, rank: int | None) -> None:
         if client in self.known or client in self.joining:
             return
         self.num_tokens += 1
         worker = Told(self.world, f"c{client}", self.num_tokens.to_bytes(16, "big"))
         self.asked_at: dict[int, float] = getattr(self, "asked_at", {}) | {client: self.world.now}
-        asked = worker.join("g", self.num_workers, tells_losses=self.tells_losses, wait_s=wait_s)
+        if rank is not None and self.num_workers:
+            rank %= self.num_workers
+        asked = worker.join("g", self.num_workers, rank=rank, tells_losses=self.tells_losses, wait_s=wait_s)
         self.joining[client] = (worker, asked)
         self.look()
 
     @rule()
     def all_join(self) -> None:
         for client in range(self.num_workers or CLIENTS):
-            self.join(client, WAITS_S[-1])
+            self.join(client, WAITS_S[-1], None)
+
+    @rule()
+    def all_join_under_ranks_of_their_own(self) -> None:
+        for client in range(self.num_workers or CLIENTS):
+            self.join(client, WAITS_S[-1], client)
 
     @rule()
     def all_tick(self) -> None:
@@ -314,8 +338,8 @@ class GroupMachine(RuleBasedStateMachine):
                 assert not self.is_reached(asked), "nobody is behind"
                 assert not self.has_unheard(asked)
                 assert self.world.now < asked.deadline, "its time is over"
-        for client in self.joining:
-            assert len(self.known) == self.num_workers > 0, "there is a place"
+        for client, (_, asked) in self.joining.items():
+            assert not self.has_place(asked), "there is a place"
             assert self.world.now < self.asked_at[client] + SETTINGS.place_s
 
     @invariant()
