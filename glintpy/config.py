@@ -174,7 +174,8 @@ class GroupSettings:
     restart_s: float = 10.0
     """The same after a restart of the master, when all come back at once."""
     place_s: float = 5.0
-    """How long who joins a full group waits for a place: a worker that is dead is missed by then."""
+    """How long who joins a full group waits for a place: a worker that is dead is missed by then; or until those are
+    missed that have not come back since the master's restart."""
     wait_s: float = 60.0
     """The longest that an answer is put off; who wants to wait longer asks again."""
     parked_max: int = 64

@@ -25,6 +25,10 @@ VACANT_KEPT = 4096
 """Vacant ranks that a group without a size remembers, as many as it may have workers; one with a size knows all."""
 
 
+MISSED_S = 1.0
+"""After the moment at which a worker counts as lost it has been missed for sure."""
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A client's place in a group.
@@ -291,6 +295,11 @@ class Group:
                     f"group {self.name!r} was made with {ours}, and this worker joins it with {theirs}: all say the "
                     "same, or take another name"
                 )
+
+    def frees_by(self, now: float, place_s: float) -> float:
+        """Return the moment by which a place has come free, if one does: who is away is missed by then, or back."""
+        away = [worker.away_until for worker in self.workers.values() if worker.away_until is not None]
+        return max([now + place_s, *(moment + MISSED_S for moment in away)])
 
     def no_place(self, rank: int | None) -> ConfigError:
         """Return the error for who finds no place: of this rank, or none at all."""

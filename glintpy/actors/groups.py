@@ -188,7 +188,7 @@ class Groups:
         self._queue = [queued for queued in self._queue if queued.message.token != message.token]
         group = self._groups.get(message.name)
         if message.token not in self._homes and group is not None and not group.has_place(_rank(message)):
-            deadline = now + min(message.wait_ms / 1000, self._settings.place_s)
+            deadline = min(now + message.wait_ms / 1000, group.frees_by(now, self._settings.place_s))
             if deadline <= now or len(self._queue) >= self._settings.workers_max:
                 raise group.no_place(_rank(message))
             self._queue.append(_Queued(message, deadline, settle))

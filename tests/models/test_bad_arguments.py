@@ -163,7 +163,7 @@ def test_a_group_is_no_name_of_one(client: Client, consistency: str, group: Any)
 
 @pytest.mark.parametrize("function", ["sample", Sample(n=3, piece=1)])
 def test_a_sample_s_piece_is_not_the_caller_s(client: Client, function: Any) -> None:
-    numbers = {"n": 3, "piece": 1} if isinstance(function, str) else {}
+    numbers: dict[str, Any] = {"n": 3, "piece": 1} if isinstance(function, str) else {}
     with pytest.raises(ConfigError, match="leave out piece=1"):
         client.open("taken").call(function, **numbers)
 

@@ -246,3 +246,19 @@ def a_world(num_clients: int, **settings: Any) -> tuple[World, list[Told]]:
     for worker in workers:
         world.come(worker.client_id)
     return world, workers
+
+
+def state(asked: Asked) -> str:
+    return str(asked.answer["state"]) if asked.answers else "open"
+
+
+def states(*several: Asked) -> list[str]:
+    return [state(asked) for asked in several]
+
+
+def joined(num_workers: int, *, fixed: bool = True, tells_losses: bool = False) -> tuple[World, list[Told]]:
+    """Return a world with a group that is complete."""
+    world, workers = a_world(num_workers)
+    for worker in workers:
+        worker.join(num_workers=num_workers if fixed else 0, tells_losses=tells_losses).answer  # noqa: B018 - no error
+    return world, workers

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.group_world import a_world
-from tests.unit.test_groups import joined, state, states
+from tests.unit.group_world import a_world, joined, state, states
 
 
 def test_a_step_that_is_to_be_applied_is_waited_for() -> None:

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from glintpy.actors.group import MISSED_S
 from glintpy.errors import ConfigError, GlintError, RemoteFailure
 from glintpy.protocol.messages_master import Arrive, AwaitClocks, JoinGroup
 from tests.unit.group_world import SETTINGS, Asked, Told, World
@@ -340,7 +341,9 @@ class GroupMachine(RuleBasedStateMachine):
                 assert self.world.now < asked.deadline, "its time is over"
         for client, (_, asked) in self.joining.items():
             assert not self.has_place(asked), "there is a place"
-            assert self.world.now < self.asked_at[client] + SETTINGS.place_s
+            # After a restart those that are not back yet are waited for longer.
+            patience_s = max(SETTINGS.place_s, SETTINGS.restart_s + MISSED_S)
+            assert self.world.now < self.asked_at[client] + patience_s
 
     @invariant()
     def what_is_known_is_written_down(self) -> None:
