@@ -315,13 +315,13 @@ class Catalog:
                 raise
         return model
 
-    def configure(self, model_id: int, numbers: dict[str, Any], now: float, settle: Settle) -> None:
+    def configure(self, model_id: int, numbers: dict[str, Any], deadline: float, settle: Settle) -> None:
         """Change numbers of a live model's updater, on all its servers.
 
         Args:
             model_id: the model's.
             numbers: those that change, by their names.
-            now: the moment.
+            deadline: until when servers that are away are waited for.
             settle: hears the outcome.
 
         Raises:
@@ -330,7 +330,7 @@ class Catalog:
         """
         model = self.find(model_id=model_id)
         model.numbers_made = model.numbers_made or model.info.spec.updater_numbers
-        self.configuring.begin(model, numbers, now, settle)
+        self.configuring.begin(model, numbers, deadline, settle)
 
     def destroy(self, model_id: int, alive: set[str], now: float, settle: Settle) -> None:
         """End a model on every server that is alive; the others drop it when they come back.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from glintpy.actors.catalog import Model, Order, Settle
 
 ANSWER_S = 10.0
-"""How long who asks waits for servers that are away; these are told when they are back."""
+"""The longest that who asks waits for servers that are away; these are told when they are back."""
 
 
 @dataclass(slots=True)
@@ -44,13 +44,13 @@ class Configuring:
         self._order = order
         self._changes: dict[int, _Change] = {}
 
-    def begin(self, model: Model, numbers: dict[str, Any], now: float, settle: Settle) -> None:
+    def begin(self, model: Model, numbers: dict[str, Any], deadline: float, settle: Settle) -> None:
         """Change numbers of a model's updater.
 
         Args:
             model: ready.
             numbers: those that change, by their names.
-            now: the moment.
+            deadline: until when servers that are away are waited for.
             settle: hears the model's new description when every server has them.
 
         Raises:
@@ -68,7 +68,7 @@ class Configuring:
         self._set(model, numbers_text({**known, **numbers}))
         # Not before these are written down: if they can't be, the earlier ones are still waited for.
         earlier = self._changes.pop(model.info.model_id, None)
-        change = _Change(model.numbers_version, before, set(model.server_ids), deadline=now + ANSWER_S)
+        change = _Change(model.numbers_version, before, set(model.server_ids), deadline=deadline)
         if earlier is not None:
             # Who asked for those has them, or newer ones, when all servers have these.
             change.waiting += earlier.waiting
@@ -120,7 +120,7 @@ class Configuring:
                     model_id,
                     ServerLost(
                         f"the new numbers are written down, and {len(change.pending)} servers have not answered in "
-                        f"{ANSWER_S:.0f} s ({names}); they get them when they are back"
+                        f"time ({names}); they get them when they are back"
                     ),
                 )
 

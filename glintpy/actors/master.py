@@ -12,6 +12,7 @@ import numpy as np
 from glintpy import config
 from glintpy.actors.base import LATER, Inbox, Later, RequestActor
 from glintpy.actors.catalog import Catalog, Model, Order, Request
+from glintpy.actors.configuring import ANSWER_S
 from glintpy.actors.groups import GroupMessage, Groups
 from glintpy.actors.membership import Membership
 from glintpy.actors.orphans import Orphans
@@ -310,7 +311,10 @@ class MasterActor(RequestActor):
                 numbers = wire.content(message.numbers)
                 if not isinstance(numbers, dict):
                     raise RemoteProtocolError("numbers of an updater have names")
-                self.catalog.configure(message.model_id, numbers, now, self._settle(peer, message.request_id))
+                deadline = now + min(ANSWER_S, message.wait_ms / 1000)
+                self.catalog.configure(
+                    message.model_id, numbers, deadline, self._settle(peer, message.request_id)
+                )
                 return LATER
             case _:
                 raise AssertionError(message)

@@ -24,6 +24,12 @@ from glintpy.updaters import Updater
 if TYPE_CHECKING:
     from glintpy.models.group import Group
 
+ANSWER_S = 2.0
+"""How long past the caller's deadline the master's answer may take, which says who is missing."""
+
+WAIT_MS_MAX = 600_000
+"""The longest wait that is asked for at once; the master gives less."""
+
 _KEEP: Any = object()
 """Where None is a value, this says that nothing was given."""
 
@@ -202,9 +208,13 @@ class Handle(ABC):
         content = {name: changed[name] for name in numbers}
         runtime = self._tie.runtime()
         runtime.pushes.wait(limit_s, self._info.model_id)
+        wait_ms = WAIT_MS_MAX if limit_s is None else min(WAIT_MS_MAX, round(limit_s * 1000))
         told = runtime.ask_master(
-            lambda request_id: ConfigureModel(request_id, self._info.model_id, wire.document(content)),
-            timeout_s=limit_s,
+            lambda request_id: ConfigureModel(
+                request_id, self._info.model_id, wait_ms, wire.document(content)
+            ),
+            # Who is away is told of a moment later than asked for, in place of a master that didn't answer.
+            timeout_s=None if limit_s is None else limit_s + ANSWER_S,
             doing=f"configuring {self.name!r}",
         )
         info = ModelInfo.from_content(told)

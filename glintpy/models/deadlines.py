@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import time
 
-from glintpy.models.base import check_timeout
+from glintpy.models.base import ANSWER_S, WAIT_MS_MAX, check_timeout
 from glintpy.ties import Tie
-
-ANSWER_S = 2.0
-"""How long past the caller's deadline the master's answer may take, which says who is missing."""
-
-WAIT_MS_MAX = 600_000
-"""The longest wait that is asked for at once; the master gives less."""
 
 
 class Deadline:

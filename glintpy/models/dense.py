@@ -220,7 +220,7 @@ class BigModel(Handle, HasFunctions):
             raise ConfigError(
                 f'round={tag!r:.80} is for handles with consistency="bsp" and a group, see `with_options`'
             )
-        return self._target.in_round(turn_of(tag, group.rank))
+        return self._target.in_round(turn_of(tag, group.rank, group.size))
 
     def _make_target(self) -> Target:
         return Target(

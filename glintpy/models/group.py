@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn, Self
 
 from glintpy.errors import ConfigError, Expelled, GlintError, ServerLost, WorkerLost, WorkersMissing
 from glintpy.futures import Future
-from glintpy.models.base import check_timeout
-from glintpy.models.deadlines import ANSWER_S, Deadline
+from glintpy.models.base import ANSWER_S, check_timeout
+from glintpy.models.deadlines import Deadline
 from glintpy.models.group_messages import GroupMessages, Received
 from glintpy.protocol.messages import Message
 from glintpy.protocol.messages_master import Advance, Arrive, AwaitClocks, JoinGroup, LeaveGroup

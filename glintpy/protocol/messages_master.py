@@ -113,6 +113,8 @@ class ConfigureModel(Message):
 
     KIND: ClassVar[int] = 54
     model_id: int = rule(Int())
+    wait_ms: int = rule(WAIT_MS)
+    """How long servers that are away may be waited for; then they get the numbers when they are back."""
     numbers: Document = rule(Frame(document=True))
     """A JSON object: all of them, by their names."""
 

@@ -28,12 +28,13 @@ class Turn(NamedTuple):
 STEP = Turn()
 
 
-def turn_of(tag: Any, rank: int) -> Turn:
+def turn_of(tag: Any, rank: int, num_workers: int) -> Turn:
     """Return a worker's turn in a round with a tag.
 
     Args:
         tag: the caller's.
         rank: the worker's.
+        num_workers: of its group.
 
     Raises:
         ConfigError: a tag that can't be one, or too many workers.
@@ -43,8 +44,9 @@ def turn_of(tag: Any, rank: int) -> Turn:
         raise ConfigError(
             f"round is an integer of at least 0 and below 2**62, the same in all workers; not {tag!r:.80}"
         )
-    if rank >= RANKS_MAX:
+    if max(rank + 1, num_workers) > RANKS_MAX:
         raise ConfigError(
-            f"rounds with tags are for groups of at most {RANKS_MAX} workers, and this one has rank {rank}; use tick()"
+            f"rounds with tags are for groups of at most {RANKS_MAX} workers, and this one is rank {rank} of "
+            f"{num_workers}; use tick()"
         )
     return Turn(tag + 1, rank)

@@ -165,3 +165,15 @@ def test_a_server_that_is_away_gets_the_numbers_when_it_is_back(
         again.configure(learning_rate=0.5)  # returns when both have them
         again.push(None, -1.0).result()
         assert np.asarray(m)[9].tolist()[0] in {1.0, 1.5}
+
+
+def test_a_server_that_is_away_is_named_in_the_caller_s_time() -> None:
+    with LocalCluster(2, scheme="local") as cluster, cluster.client(timeout_s=1) as client:
+        matrix = client.matrix(6, 2, updater="sgd")
+        cluster.kill_server(1)
+        with pytest.raises(ServerLost, match="are written down, and 1 servers have not answered in time"):
+            matrix.configure(learning_rate=0.5)
+        assert client.open(matrix.name).updater == SGD(0.5)
+        cluster.restart_server(1)
+        matrix.push(None, 1).result()
+        assert matrix.pull().result().tolist() == [[-0.5] * 2] * 6

@@ -416,3 +416,15 @@ def test_threads_of_one_worker_wait_side_by_side(clients: list[glintpy.Client]) 
     for thread in threads:
         thread.join(PATIENCE_S)
     assert results == [[[2, 2]]] * 6
+
+
+def test_rounds_with_tags_are_refused_in_groups_of_too_many_before_anything_is_sent(
+    clients: list[glintpy.Client],
+) -> None:
+    with clients[0].join("many", 64) as group:
+        vector = clients[0].vector(3, consistency="bsp", group=group)
+        for call in (lambda: vector.push([0], 1, round=0), lambda: vector.push_pull([0], 1, round=0)):
+            with pytest.raises(
+                ConfigError, match=r"at most 63 workers, and this one is rank 0 of 64; use tick\(\)"
+            ):
+                call()

@@ -35,7 +35,7 @@ def master() -> Master:
 
 
 def change(master: Master, now: float = 0.0, **numbers: Any) -> None:
-    master.catalog.configure(1, numbers, now, master.told.append)
+    master.catalog.configure(1, numbers, now + ANSWER_S, master.told.append)
 
 
 def numbers_of(told: dict[str, Any] | GlintError) -> str:
@@ -100,7 +100,7 @@ def test_nobody_is_kept_waiting_for_a_server_that_is_away(master: Master) -> Non
     master.catalog.tick(5.0 + ANSWER_S)
     (error,) = master.told
     assert isinstance(error, ServerLost)
-    assert "1 servers have not answered in 10 s (s2)" in str(error)
+    assert "1 servers have not answered in time (s2)" in str(error)
     master.catalog.server_joined("s2")
     assert master.orders() == [Order("s2", "configure", 1, 1)]
 
