@@ -29,6 +29,9 @@ KNOWN_MAX = 1 << 20
 UNKNOWN = -1
 """In a table of lengths: nobody has pushed the key. No app's values begin with it, so it tells such a table apart."""
 
+ROW_BYTES_MAX = 2 << 20
+"""A row of a table."""
+
 EXACT_MAX = 8
 """Up to so many values a key lies in a table of just that width; beyond, of one up to a quarter wider."""
 
@@ -149,19 +152,8 @@ class EqualApp:
 
     def agreed(self, keys: Keys, lengths: Lengths | int) -> int:
         """Return how many values a key has; see ``App``."""
-        k = self._table.num_cols
-        if isinstance(lengths, int) and lengths == k:
-            return k
-        wrong = np.flatnonzero(np.broadcast_to(np.asarray(lengths) != k, len(keys)))
-        if wrong.size:
-            place = int(wrong[0])
-            given = lengths if isinstance(lengths, int) else int(lengths[place])
-            raise ShapeError(
-                f"key {int(keys[place])} at position {place} has {given} values here, and keys of app "
-                f"{self._home.app_id} have {k}: say KVServer({self._home.app_id}, k={given}), or varying=True where "
-                "keys have different numbers of values, before the first push"
-            )
-        return k
+        check_equal(self._home.app_id, keys, lengths, self._table.num_cols)
+        return self._table.num_cols
 
     def known(self, keys: Keys) -> int:
         """Return how many values a key has."""
@@ -226,6 +218,7 @@ class VaryingApp:
         new = np.flatnonzero(found == 0)
         wrong = np.flatnonzero((found != given) & (found != 0))
         if not wrong.size and new.size:
+            check_rows(keys[new], given[new], self.dtype)
             both = np.stack([given[new], LENGTH_MAX + 1 - given[new]], axis=1)
             found[new] = self._read(keys[new], self._lengths.push_pull(keys[new], both).result())
             self._remember(keys[new], found[new])
@@ -319,6 +312,55 @@ def width_of(lengths: Lengths) -> Lengths:
     """Return how wide the tables are in which keys of some lengths lie; at most some eighty of them are different."""
     steps = np.maximum(1, 2 ** np.floor(np.log2(np.maximum(lengths - 1, 1))).astype(np.int64) // 4)
     return np.where(lengths <= EXACT_MAX, lengths, -(-lengths // steps) * steps)
+
+
+def check_equal(app_id: int, keys: Keys, lengths: Lengths | int, k: int) -> None:
+    """Refuse keys that have another number of values than those of their app.
+
+    Args:
+        app_id: the app's.
+        keys: (n,) of a push.
+        lengths: (n,) how many values each has; or one number, if all have as many.
+        k: how many a key of the app has.
+
+    Raises:
+        ShapeError: one has.
+    """
+    if isinstance(lengths, int) and lengths == k:
+        return
+    wrong = np.flatnonzero(np.broadcast_to(np.asarray(lengths) != k, len(keys)))
+    if wrong.size:
+        place = int(wrong[0])
+        given = lengths if isinstance(lengths, int) else int(lengths[place])
+        raise ShapeError(
+            f"key {int(keys[place])} at position {place} has {given} values here, and keys of app {app_id} have {k}: "
+            f"say KVServer({app_id}, k={given}), or varying=True where keys have different numbers of values, before "
+            "the first push"
+        )
+
+
+def check_rows(keys: Keys, lengths: Lengths, dtype: np.dtype[Any]) -> None:
+    """Refuse keys of more values than a row has room for: before anybody knows that they have so many.
+
+    Args:
+        keys: (n,) of a push.
+        lengths: (n,) how many values each has.
+        dtype: of the values.
+
+    Raises:
+        ShapeError: one has.
+    """
+    cell_bytes = (
+        max(dtype.itemsize, 4) if dtype.kind == "f" else dtype.itemsize
+    )  # float16 is computed in float32
+    row_bytes = width_of(lengths) * cell_bytes
+    wrong = np.flatnonzero(row_bytes > ROW_BYTES_MAX)
+    if wrong.size:
+        place = int(wrong[0])
+        raise ShapeError(
+            f"key {int(keys[place])} has {int(lengths[place])} values of {dtype}, which take a row of "
+            f"{int(row_bytes[place])} bytes; a row has at most {ROW_BYTES_MAX}"
+        )
 
 
 def found_app(home: Home) -> App | None:

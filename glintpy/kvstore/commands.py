@@ -10,6 +10,7 @@ from typing import Any
 from glintpy import BigMatrix, BigVector, Client, ConfigError
 from glintpy.kvstore.directory import Directory
 from glintpy.kvstore.forms import Key, check_key
+from glintpy.kvstore.integers import integer_of
 from glintpy.kvstore.roles import SERVERS, WORKERS
 
 BY_CELL = frozenset(
@@ -29,11 +30,12 @@ def register(head: int, function: str) -> None:
     Raises:
         ConfigError: no int, or no name.
     """
-    if type(head) is not int or type(function) is not str:
+    number = integer_of(head)
+    if number is None or type(function) is not str:
         raise ConfigError(
             f"a command is an int and the name of a function, not {head!r:.80} and {function!r:.80}"
         )
-    _registered[head] = function
+    _registered[number] = function
 
 
 def run(
@@ -128,15 +130,16 @@ def num_dead(client: Client, group: str, node_id: int) -> int:
         ConfigError: another number.
         MasterUnreachable: the scheduler is, which nobody else can tell.
     """
-    if type(node_id) is not int or not 0 < node_id <= 7:
+    group_of_nodes = integer_of(node_id)
+    if group_of_nodes is None or not 0 < group_of_nodes <= 7:
         raise ConfigError(
             f"node_id is 1 (scheduler), 2 (servers), 4 (workers) or a sum of these, not {node_id!r:.80}"
         )
     status = client.status(timeout_s=0)
     found = 0
-    if node_id & SERVERS:
+    if group_of_nodes & SERVERS:
         found += sum(server["state"] == "lost" for server in status["servers"])
-    if node_id & WORKERS:
+    if group_of_nodes & WORKERS:
         found += sum(entry["num_losses"] for entry in status["groups"] if entry["name"] == group)
     return found
 

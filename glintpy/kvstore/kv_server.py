@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 from typing import Self, SupportsIndex
 
 from glintpy import Client, ConfigError, ModelNotFound
 from glintpy.kvstore.apps import DTYPE, Home, begun_app
-from glintpy.kvstore.pairs import LENGTH_MAX, check_number
+from glintpy.kvstore.integers import check_number, integer_of
+from glintpy.kvstore.pairs import LENGTH_MAX, dtype_of
 from glintpy.updaters import Updater
 
 DEFAULT_HANDLE = "KVServerDefaultHandle"
@@ -32,6 +32,7 @@ class KVServer:
 
     Raises:
         ConfigError: what can't be; or nothing says which cluster.
+        DTypeError: no dtype.
         MasterUnreachable: nobody answers at the address.
     """
 
@@ -45,14 +46,14 @@ class KVServer:
         dtype: str = DTYPE,
         varying: bool = False,
     ) -> None:
-        check_number("app_id", app_id)
-        self.app_id = app_id
-        self.k = operator.index(k)
-        if not 1 <= self.k <= LENGTH_MAX:
-            raise ConfigError(f"k is how many values a key has, 1 to {LENGTH_MAX}, not {self.k}")
-        self.dtype = dtype
+        self.app_id = check_number("app_id", app_id)
+        found = integer_of(k)
+        if found is None or not 1 <= found <= LENGTH_MAX:
+            raise ConfigError(f"k is how many values a key has, 1 to {LENGTH_MAX}, not {k!r:.80}")
+        self.k = found
+        self.dtype = dtype_of(dtype).name
         self.varying = varying
-        self._home = Home(client, job, app_id)
+        self._home = Home(client, job, self.app_id)
 
     def set_request_handle(self, handle: str | Updater = DEFAULT_HANDLE) -> None:
         """Begin the app: say what pushes do. Saying the same again changes nothing.

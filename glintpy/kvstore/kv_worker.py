@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from glintpy import Client, ConfigError, GlintError, Overloaded, ShapeError
-from glintpy.kvstore.apps import DTYPE, App, Home, begun_app, found_app
+from glintpy.kvstore.apps import DTYPE, App, Home, begun_app, check_equal, check_rows, found_app
+from glintpy.kvstore.integers import check_number, integer_of
 from glintpy.kvstore.pacing import Asked, Pacing
 from glintpy.kvstore.pairs import (
     INT64,
@@ -22,7 +23,6 @@ from glintpy.kvstore.pairs import (
     Slicer,
     as_values,
     cast,
-    check_number,
     check_output,
     dtype_of,
     keys_of,
@@ -74,13 +74,11 @@ class KVWorker:
         dtype: str | None = None,
         varying: bool = False,
     ) -> None:
-        check_number("app_id", app_id)
-        check_number("customer_id", customer_id)
-        self.app_id = app_id
-        self.customer_id = customer_id
+        self.app_id = check_number("app_id", app_id)
+        self.customer_id = check_number("customer_id", customer_id)
         self._dtype = None if dtype is None else dtype_of(dtype)
         self._varying = varying
-        self._home = Home(client, job, app_id)
+        self._home = Home(client, job, self.app_id)
         self._found: App | None = None
         self._slicer: Slicer | None = None
         self._pacing = Pacing()
@@ -115,11 +113,12 @@ class KVWorker:
         Raises:
             ShapeError: a key stands twice; values that don't fit keys or ``lens``, or what a key had before.
             DTypeError, KeyRangeError: what can't be a key or a value.
-            ConfigError: a cmd other than 0.
+            ConfigError: a cmd other than 0; what can't be a callback or a priority.
             Overloaded: 10,000 requests are open.
             GlintError: the worker is closed; the servers can't begin the app, or don't answer. Nothing was sent.
         """
-        exchange = self._push_of(keys, vals, lens, cmd, reads=False, outs=None)
+        priority = self._check(cmd, callback, priority)
+        exchange = self._push_of(keys, vals, lens, reads=False, outs=None)
         return self._issue(exchange, callback, priority, takes=False)
 
     def pull(  # noqa: PLR0917 - ps-lite's order
@@ -151,7 +150,7 @@ class KVWorker:
             Overloaded: 10,000 requests are open.
             GlintError: the worker is closed; the servers don't answer.
         """
-        self._check(cmd)
+        priority = self._check(cmd, callback, priority)
         found = keys_of(keys)
         if lens is not None:
             check_output(lens, "lens", len(found), INT64)
@@ -193,7 +192,8 @@ class KVWorker:
         Raises:
             What ``push`` does; and ShapeError, DTypeError: what ``outs`` can't be.
         """
-        exchange = self._push_of(keys, vals, lens, cmd, reads=True, outs=outs)
+        priority = self._check(cmd, callback, priority)
+        exchange = self._push_of(keys, vals, lens, reads=True, outs=outs)
         return self._issue(exchange, callback, priority, takes=outs is None)
 
     def set_slicer(self, fn: Slicer | None) -> None:
@@ -299,15 +299,25 @@ class KVWorker:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _check(self, cmd: object) -> None:
+    def _check(self, cmd: object, callback: object, priority: object) -> int:
+        """Refuse what says nothing of keys and values, before anything is begun; return the priority."""
         self._check_process()
         if self._is_closed:
             raise GlintError(f"{self!r} was closed")
-        if type(cmd) is not int or cmd != 0:
+        if integer_of(cmd) != 0:
             raise ConfigError(
                 f"cmd is 0, not {cmd!r:.80}: a push does what its app's handle does, and servers run no other "
                 "function on keys and values; an app for each cmd has a handle of its own"
             )
+        if callback is not None and not callable(callback):
+            raise ConfigError(f"a callback is a function without arguments, not {callback!r:.80}")
+        found = integer_of(priority)
+        if found is None:
+            raise ConfigError(f"a priority is an integer, not {priority!r:.80}")
+        with self._lock:
+            if len(self._open) >= OPEN_MAX:
+                self._make_room()
+        return found
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -326,26 +336,35 @@ class KVWorker:
     def _dtype_or_default(self) -> np.dtype[Any]:
         return dtype_of(DTYPE) if self._dtype is None else self._dtype
 
-    def _begun(self, lengths: Lengths | int) -> App:
-        app = self._app()
-        if app is None:
-            k = lengths if isinstance(lengths, int) else int(lengths[0])
-            with self._lock:
-                try:
-                    app = begun_app(self._home, k, self._dtype_or_default.name, "add", varying=self._varying)
-                except ConfigError:
-                    app = found_app(self._home)  # by another worker, meanwhile
-                    if app is None:
-                        raise
-                self._found = app
-        if self._dtype is not None and self._dtype != app.dtype:
-            raise ConfigError(f"{self!r} has {self._dtype}, and the app's values are of {app.dtype}")
+    def _begun(self, keys: Keys, lengths: Lengths | int) -> App:
+        """Begin the app; what its keys have is refused before."""
+        k = lengths if isinstance(lengths, int) else int(lengths[0])
+        if self._varying:
+            check_rows(keys, np.broadcast_to(np.asarray(lengths), len(keys)), self._dtype_or_default)
+        else:
+            check_equal(self.app_id, keys, lengths, k)
+        with self._lock:
+            try:
+                app = begun_app(self._home, k, self._dtype_or_default.name, "add", varying=self._varying)
+            except ConfigError:
+                found = found_app(self._home)  # by another worker, meanwhile
+                if found is None:
+                    raise
+                app = found
+            self._found = app
         return app
 
-    def _push_of(
-        self, keys: ArrayLike, vals: ArrayLike, lens: Any, cmd: int, *, reads: bool, outs: Any
-    ) -> Exchange:
-        self._check(cmd)
+    def _cast(self, values: Array, outs: Any, app: App | None) -> Array:
+        """Return values in the dtype of the app, or of the one that is to be begun."""
+        dtype = self._dtype_or_default if app is None else app.dtype
+        if self._dtype is not None and self._dtype != dtype:
+            raise ConfigError(f"{self!r} has {self._dtype}, and the app's values are of {dtype}")
+        flat = cast(values, dtype)
+        if outs is not None:
+            check_output(outs, "outs", flat.size, dtype)
+        return flat
+
+    def _push_of(self, keys: ArrayLike, vals: ArrayLike, lens: Any, *, reads: bool, outs: Any) -> Exchange:
         found, values = keys_of(keys), as_values(vals)
         if not found.size:
             if values.size:
@@ -355,10 +374,12 @@ class KVWorker:
             return Exchange([], reads=reads, dtype=values.dtype, size=0, vals=outs)
         given = lengths_of(lens, len(found), values.size)
         slices = slices_of(self._slicer, found)
-        app = self._begun(given)
-        flat = cast(values, app.dtype)
-        if outs is not None:
-            check_output(outs, "outs", flat.size, app.dtype)
+        app = self._app()
+        flat = self._cast(values, outs, app)
+        if app is None:
+            app = self._begun(found, given)
+            flat = self._cast(values, outs, app)  # another worker may have begun it, with another dtype
+        # At the end, behind all that may refuse the push: from here on the keys have so many values.
         parts = app.parts(found, app.agreed(found, given), flat, slices)
         return Exchange(parts, reads=reads, dtype=app.dtype, size=flat.size, vals=outs)
 
@@ -381,18 +402,11 @@ class KVWorker:
         return Exchange([], reads=True, dtype=dtype, size=size, vals=vals, lens=lens, lengths=lengths)
 
     def _issue(self, exchange: Exchange, callback: Callback | None, priority: int, *, takes: bool) -> int:
-        if callback is not None and not callable(callback):
-            raise ConfigError(f"a callback is a function without arguments, not {callback!r:.80}")
-        if type(priority) is not int:
-            raise ConfigError(f"a priority is an integer, not {priority!r:.80}")
-
         def finish(answer: Any) -> Array | None:
             values = exchange.finish(answer)
             return values if takes else None  # else they are in the caller's array
 
         with self._lock:
-            if len(self._open) >= OPEN_MAX:
-                self._make_room()
             timestamp = self._next_timestamp
             self._next_timestamp += 1
             asked = Asked(
@@ -404,11 +418,12 @@ class KVWorker:
 
     def _asked(self, timestamp: int) -> Asked | None:
         self._check_process()
-        if type(timestamp) is not int or not 0 <= timestamp < self._next_timestamp:
+        number = integer_of(timestamp)
+        if number is None or not 0 <= number < self._next_timestamp:
             raise ConfigError(
                 f"{self!r} has made {self._next_timestamp} requests, and none has the timestamp {timestamp!r:.80}"
             )
-        return self._open.get(timestamp)
+        return self._open.get(number)
 
     def _forget(self, timestamp: int) -> None:
         with self._lock:

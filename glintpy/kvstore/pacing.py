@@ -125,8 +125,11 @@ class Pacing:
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while asked.future is None:
-            self._await_room(asked, end)
-        asked.future.exception(_left(end))
+            self._await_room(asked, end, timeout_s)
+        try:
+            asked.future.exception(_left(end))
+        except TimeoutError:
+            raise TimeoutError(f"request {asked.timestamp} is not done within {timeout_s:g} s") from None
         if self._finish(asked):
             return
         if asked.finisher is threading.current_thread() and not asked.is_over.is_set():
@@ -134,9 +137,9 @@ class Pacing:
                 f"request {asked.timestamp} is over when its callback has returned, which so can't wait for it"
             )
         if not asked.is_over.wait(_left(end)):
-            raise TimeoutError(f"the callback of request {asked.timestamp} still runs")
+            raise TimeoutError(f"the callback of request {asked.timestamp} still runs after {timeout_s:g} s")
 
-    def _await_room(self, asked: Asked, end: float | None) -> None:
+    def _await_room(self, asked: Asked, end: float | None, timeout_s: float | None) -> None:
         """Have requests leave from here: the thread that else does so may be where this waits."""
         self._leave()
         with self._lock:
@@ -148,7 +151,9 @@ class Pacing:
             first.exception(LOOK_S if left_s is None else min(LOOK_S, left_s))
         except TimeoutError:
             if end is not None and time.monotonic() >= end:
-                raise TimeoutError(f"request {asked.timestamp} still waits for others to be done") from None
+                raise TimeoutError(
+                    f"request {asked.timestamp} still waits for others to be done after {timeout_s:g} s"
+                ) from None
 
     # --- leaving --------------------------------------------------------------------------------------------------
 

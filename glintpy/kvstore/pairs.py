@@ -5,13 +5,14 @@ Everything is refused here, with numbers, before anything is sent.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glintpy import ConfigError, DTypeError, KeyRangeError, ShapeError
+from glintpy import DTypeError, KeyRangeError, ShapeError
 from glintpy.kvstore import casting
 from glintpy.kvstore.forms import DTYPES
 
@@ -193,26 +194,21 @@ def starts_of(lengths: Lengths) -> Lengths:
     return np.cumsum(lengths) - lengths
 
 
-def check_number(name: str, number: object) -> None:
-    """Refuse what is no number from 0.
-
-    Raises:
-        ConfigError: it isn't.
-    """
-    if type(number) is not int or number < 0:
-        raise ConfigError(f"{name} is an integer of at least 0, not {number!r:.80}")
-
-
 def dtype_of(dtype: Any) -> np.dtype[Any]:
     """Return a dtype that values can have.
 
     Args:
-        dtype: its name, a NumPy type, or itself.
+        dtype: its name, a type, or itself.
 
     Raises:
         DTypeError: it is none.
     """
     found = DTYPES.get(getattr(dtype, "__name__", str(dtype)))
+    if found is None and dtype is not None:  # which is float64 to NumPy
+        with contextlib.suppress(
+            TypeError, ValueError, SyntaxError
+        ):  # NumPy reads some texts as a small language
+            found = DTYPES.get(np.dtype(dtype).name)
     if found is None:
         raise DTypeError(f"{dtype!r:.80} is not a dtype of values; they have one of {', '.join(DTYPES)}")
     return found

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, Self
 
 from glintpy import Client, ConfigError, Future, GlintError, Group
 from glintpy.kvstore.environment import Job, role_of
+from glintpy.kvstore.integers import integer_of
 from glintpy.kvstore.membership import job_of
 from glintpy.kvstore.roles import (
     ALL,
@@ -280,7 +281,8 @@ class Postoffice:
             WorkersMissing: others had not come in time; the message says who, and calling again waits on.
             WorkerLost, PushFailed, Expelled, MasterUnreachable: as ``Group.barrier``.
         """
-        if not check_group(group) & GROUP_OF[self._role]:
+        group = check_group(group)
+        if not group & GROUP_OF[self._role]:
             raise ConfigError(
                 f"this node is a {self._role}, and not in group {group}: it can't meet its nodes"
             )
@@ -298,8 +300,9 @@ class Postoffice:
             ConfigError: no such node or group, or nobody is in it.
             MasterUnreachable: the master did not answer.
         """
-        if type(to) is int and to > ALL and node_of(to) is not None:
-            return [to]
+        number = integer_of(to)
+        if number is not None and number > ALL and node_of(number) is not None:
+            return [number]
         group = check_group(to)
         found: list[int] = []
         for role, one in GROUP_OF.items():

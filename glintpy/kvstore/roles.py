@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from glintpy import ConfigError
+from glintpy.kvstore.integers import integer_of
 
 SCHEDULER, SERVERS, WORKERS = 1, 2, 4
 """Groups of nodes; a sum of them is all that are in one of them."""
@@ -37,11 +38,12 @@ def check_group(group: object) -> int:
     Raises:
         ConfigError: no sum of ``SCHEDULER``, ``SERVERS`` and ``WORKERS``.
     """
-    if type(group) is not int or not 0 < group <= ALL:
+    found = integer_of(group)
+    if found is None or not 0 < found <= ALL:
         raise ConfigError(
             f"a group is 1 (scheduler), 2 (servers), 4 (workers) or a sum of these, not {group!r:.80}"
         )
-    return group
+    return found
 
 
 def node_id(role: Role, rank: int) -> int:

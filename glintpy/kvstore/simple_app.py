@@ -7,15 +7,17 @@ waits, the thread runs what else comes for the app.
 from __future__ import annotations
 
 import logging
+import numbers
 import queue
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from glintpy import ConfigError, Future, GlintError, Overloaded, RemoteFailure, WorkerLost, WorkersMissing
+from glintpy.kvstore.integers import check_number, integer_of
 from glintpy.kvstore.postoffice import Postoffice
 from glintpy.kvstore.roles import node_name
 from glintpy.kvstore.switchboard import Letter, refusal
@@ -107,11 +109,8 @@ class SimpleApp:
         request_handle: Handle | None = None,
         response_handle: Handle | None = None,
     ) -> None:
-        for name, number in (("app_id", app_id), ("customer_id", customer_id)):
-            if type(number) is not int or number < 0:
-                raise ConfigError(f"{name} is an integer of at least 0, not {number!r:.80}")
-        self.app_id = app_id
-        self.customer_id = customer_id
+        self.app_id = check_number("app_id", app_id)
+        self.customer_id = check_number("customer_id", customer_id)
         self.node = Postoffice.of_process() if node is None else node
         self._request_handle = request_handle or _answer_nothing
         self._response_handle = response_handle
@@ -145,14 +144,15 @@ class SimpleApp:
             MasterUnreachable: it was asked who is there, and did not answer.
             GlintError: the app is closed.
         """
-        if type(head) is not int or type(body) is not str:
+        number = integer_of(head)
+        if number is None or type(body) is not str:
             raise ConfigError(f"a request is an int and a str, not {head!r:.80} and {type(body).__name__}")
         receivers = self.node.receivers(to)
         with self._changed:
             self._check()
             self._make_room()
             timestamp = self._next_timestamp
-            letter = Letter("request", self.app_id, self.customer_id, timestamp, head, body)
+            letter = Letter("request", self.app_id, self.customer_id, timestamp, number, body)
             # Under the lock: an answer may be here before this is noted.
             self._open[timestamp] = _Open(receivers, self.node.send(letter.to_text(), receivers))
             self._next_timestamp += 1
@@ -179,17 +179,16 @@ class SimpleApp:
             Overloaded: too much waits for one of the nodes; nothing was sent.
             GlintError: the handler of this very answer waits for it; or the app is closed.
         """
-        if type(timestamp) is not int or not 0 <= timestamp < self._next_timestamp:
+        number = integer_of(timestamp)
+        if number is None or not 0 <= number < self._next_timestamp:
             raise ConfigError(
                 f"app {self.app_id} has made {self._next_timestamp} requests, and none has the timestamp "
                 f"{timestamp!r:.80}"
             )
-        if timeout_s is not None and (type(timeout_s) not in {int, float} or not 0 <= timeout_s < 1e9):
-            raise ConfigError(f"timeout_s is a number of seconds, or None; not {timeout_s!r:.80}")
-        opened = self._open.get(timestamp)
+        limit_s = self.node.timeout_s if timeout_s is None else _seconds(timeout_s)
+        timestamp, opened = number, self._open.get(number)
         if opened is None:
             return {}
-        limit_s = self.node.timeout_s if timeout_s is None else timeout_s
         end = time.monotonic() + limit_s
         self._await_sending(timestamp, opened, end)
         if threading.current_thread() is self._thread:
@@ -454,6 +453,13 @@ class SimpleApp:
 
     def __repr__(self) -> str:
         return f"SimpleApp({self.app_id}, {self.customer_id}, {self.node!r})"
+
+
+def _seconds(timeout_s: Any) -> float:
+    is_number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
+    if not is_number or not 0 <= timeout_s < 1e9:
+        raise ConfigError(f"timeout_s is a number of seconds, or None; not {timeout_s!r:.80}")
+    return float(timeout_s)
 
 
 def _answer_nothing(request: SimpleData, app: SimpleApp) -> None:

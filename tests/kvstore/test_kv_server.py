@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,21 @@ def test_saying_the_same_again_changes_nothing_and_something_else_is_an_error(
         with pytest.raises(glintpy.ConfigError, match="app 0 was begun otherwise"):
             server.set_request_handle(handle)
     assert pulled(worker, [1]) == [1]
+
+
+def test_what_values_can_t_be_is_refused_before_a_handle_is_set(client: glintpy.Client, job: str) -> None:
+    for k in (2.5, "2", True, 0, pairs.LENGTH_MAX + 1, None):
+        with pytest.raises(
+            glintpy.ConfigError, match=rf"k is how many values a key has, 1 to \d+, not {k!r}"
+        ):
+            KVServer(client=client, job=job, k=k)  # type: ignore[arg-type]  # - what the test is about
+    wrong: list[Any] = ["x", None, "f8,(", "complex64", object]
+    for dtype in wrong:
+        with pytest.raises(glintpy.DTypeError, match="is not a dtype of values"):
+            KVServer(client=client, job=job, dtype=dtype)
+    same: list[Any] = ["float64", "f8", np.float64, np.dtype("float64"), float]
+    for dtype in same:
+        assert KVServer(client=client, job=job, dtype=dtype).dtype == "float64"
 
 
 def test_what_is_no_handle_is_refused(client: glintpy.Client, job: str) -> None:

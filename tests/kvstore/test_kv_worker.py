@@ -125,6 +125,69 @@ def test_what_can_t_be_pushed_is_refused_with_numbers_before_anything_is_sent(
     assert pulled(worker, [1, 2, 4]) == [1, 0, 0]
 
 
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"callback": "none"}, glintpy.ConfigError, "a callback is a function"),
+    ({"priority": "high"}, glintpy.ConfigError, "a priority is an integer, not 'high'"),
+    ({"priority": True}, glintpy.ConfigError, "a priority is an integer, not True"),
+    ({"cmd": 1}, glintpy.ConfigError, "cmd is 0, not 1"),
+    ({"outs": np.zeros(3, np.float32)}, glintpy.ShapeError, "outs has room for 3, and gets 2"),
+    ({"outs": "x"}, glintpy.DTypeError, "outs is a NumPy array"),
+    ({"vals": [1e300, 2.0]}, glintpy.DTypeError, "float32 holds"),
+    (
+        {"vals": np.zeros(600_000)},
+        glintpy.ShapeError,
+        "key 7 has 600000 values of float32|has 1 to 2097152 bytes",
+    ),
+]
+
+
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize(("options", "error", "message"), REFUSED)
+def test_a_refused_push_begins_no_app_and_fixes_no_length(
+    client: glintpy.Client,
+    job: str,
+    varying: bool,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    before = client.models()
+    worker = KVWorker(client=client, job=job, varying=varying)
+    push = worker.pushpull if "outs" in options else worker.push
+    with pytest.raises(error, match=message):
+        push([7], **{"vals": [1, 2], **options})
+    assert client.models() == before
+    worker.push([8], [1.0])
+    if not varying:
+        assert pulled(worker, [8]) == [1]
+        return
+    with pytest.raises(error, match=message):
+        push([7], **{"vals": [1, 2], **options})
+    worker.push([7], [1, 2, 3])
+    assert pulled(worker, [7, 8]) == [1, 2, 3, 1]
+
+
+def test_a_push_that_the_new_app_can_t_take_begins_none(client: glintpy.Client, job: str) -> None:
+    before = client.models()
+    with pytest.raises(glintpy.DTypeError, match="float64, and what it is for holds int32"):
+        KVWorker(client=client, job=job, dtype="int32").push([1], [1.5])
+    with pytest.raises(
+        glintpy.ShapeError, match="key 2 at position 1 has 2 values here, and keys of app 0 have 1"
+    ):
+        KVWorker(0, 1, client, job=job).push([1, 2], [1, 2, 3], [1, 2])
+    assert client.models() == before
+
+
+def test_a_push_without_room_begins_nothing(
+    client: glintpy.Client, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = client.models()
+    monkeypatch.setattr(kv_worker, "OPEN_MAX", 0)
+    with pytest.raises(glintpy.Overloaded, match="wait for some"):
+        KVWorker(client=client, job=job).push([1], [1.0])
+    assert client.models() == before
+
+
 def test_what_can_t_be_written_to_is_refused(worker: KVWorker) -> None:
     worker.push([1, 2], [1, 2])
     frozen = np.zeros(2, np.float32)

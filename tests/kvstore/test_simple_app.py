@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import numpy as np
 import pytest
 
 import glintpy
@@ -311,6 +312,28 @@ def test_what_can_t_be_asked_is_refused_before_it_is_sent(make: Make) -> None:
         SimpleApp(-1, node=node)
     with pytest.raises(glintpy.WorkersMissing, match=r"there is no node 108 \(server 50\)"):
         app.wait(app.request(1, "", 108))
+
+
+def test_numpy_s_numbers_are_numbers(nodes: list[Postoffice]) -> None:
+    number: Any = np.int64
+    SimpleApp(number(3), number(0), node=nodes[1], request_handle=echo)
+    worker = SimpleApp(number(3), number(2), node=nodes[0])
+    timestamp: Any = worker.request(number(5), "a", number(8))
+    assert worker.wait(number(timestamp), timeout_s=np.float64(PATIENCE_S)) == {8: "8 5 a"}
+    assert worker.wait(worker.request(1, "", number(8)), timeout_s=number(PATIENCE_S)) == {8: "8 1 "}
+    assert nodes[0].live_nodes(number(SERVERS)) == [8, 10]
+    nodes[0].barrier(number(WORKERS))
+    unanswered = worker.request(1, "", 108)
+    for timeout_s in (True, -1, "1", float("nan"), 10**400):
+        with pytest.raises(glintpy.ConfigError, match="timeout_s is a number of seconds"):
+            worker.wait(unanswered, timeout_s=timeout_s)  # type: ignore[arg-type]  # - what the test is about
+    for wrong in (True, 1.0, np.True_):
+        with pytest.raises(glintpy.ConfigError, match="app_id is an integer of at least 0"):
+            SimpleApp(wrong, node=nodes[0])  # type: ignore[arg-type]  # - what the test is about
+        with pytest.raises(glintpy.ConfigError, match="a request is an int and a str"):
+            worker.request(wrong, "", 8)  # type: ignore[arg-type]  # - what the test is about
+        with pytest.raises(glintpy.ConfigError, match="none has the timestamp"):
+            worker.wait(wrong)  # type: ignore[arg-type]  # - what the test is about
 
 
 def test_a_stranger_s_message_is_dropped(nodes: list[Postoffice], caplog: pytest.LogCaptureFixture) -> None:

@@ -83,6 +83,16 @@ def test_groups(client: Client) -> None:
         assert two.receive(Real(20)).head == 7
 
 
+def test_an_app(client: Client) -> None:
+    kvstore.KVServer(Int(4), client, job="numbers", k=Int(2)).set_request_handle()
+    with kvstore.KVWorker(Int(4), Int(1), client, job="numbers") as worker:
+        timestamp = worker.push([1], [1, 2], cmd=Int(0), priority=Int(3))
+        worker.wait(Int(timestamp), Real(20))
+        assert worker.values(Int(worker.pull([1])), Real(20)).tolist() == [1, 2]
+        assert worker.app_id == 4
+        assert worker.customer_id == 1
+
+
 def test_a_kvstore() -> None:
     with kvstore.create("device") as store:
         store.set_gradient_compression({"type": "2bit", "threshold": Real(0.5)})
