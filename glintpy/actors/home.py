@@ -29,7 +29,8 @@ _LOG_NAME = "log"
 _CLUSTER_NAME = "cluster"
 _ERA_NAME = "era"
 _ADDRESS_NAME = "address"
-_PASSING_NAME = "goes-with-its-cluster"
+PASSING_NAME = "goes-with-its-cluster"
+"""A file that says that a folder, and the servers' folders in it, go with the cluster that made it."""
 _LOOK_S = 0.02
 _PREFIX = "glintpy-server-"
 
@@ -190,14 +191,9 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def mark_passing(folder: Path) -> None:
-    """Write down that a folder, and the servers' folders in it, go with the cluster that made it."""
-    (folder / _PASSING_NAME).touch()
-
-
 def is_passing(folder: Path) -> bool:
     """Tell whether a folder goes with its cluster."""
-    return (folder / _PASSING_NAME).exists()
+    return (folder / PASSING_NAME).exists()
 
 
 def shared_memory() -> str | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import atexit
 import operator
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, SupportsIndex
 
 from glintpy import config
-from glintpy.actors.home import mark_passing, shared_memory
+from glintpy.actors.home import shared_memory
 from glintpy.client import Client
 from glintpy.cluster.members import Member, ProcessMember, ServerView, ThreadMember
 from glintpy.cluster.ports import keep_port, port_of
+from glintpy.cluster.private import PrivateFolder
 from glintpy.cluster.supervisor import Supervisor
 from glintpy.errors import ClusterError, ConfigError
 from glintpy.process.orders import MasterOrder, ServerOptions, ServerOrder
@@ -105,9 +104,9 @@ class LocalCluster:
         self._port = port
         self._log_level = log_level
         self._owner_pid = os.getpid()
-        self._private = Path(tempfile.mkdtemp(prefix="glintpy-", dir=_private_parent(data_dir)))
+        self._folder = PrivateFolder(_private_parent(data_dir))
+        self._private = self._folder.path
         self._data_dir = self._private if data_dir is None else Path(data_dir)
-        mark_passing(self._private)
         self._servers: list[Member] = []
         self._master: Member | None = None
         self._reserved: socket.socket | None = None
@@ -274,7 +273,7 @@ class LocalCluster:
             member.stop()
         if self._reserved is not None:
             self._reserved.close()
-        shutil.rmtree(self._private, ignore_errors=True)
+        self._folder.remove()
 
     def __enter__(self) -> Self:
         return self
