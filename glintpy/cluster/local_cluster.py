@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import operator
 import os
-import signal
 import socket
 import threading
 import uuid
@@ -268,7 +267,7 @@ class LocalCluster:
         # takes leave of it and waits a while for its answer.
         for member in self._servers:
             if isinstance(member, ProcessMember) and member.is_alive():
-                member.process.send_signal(signal.SIGTERM)
+                member.ask_to_stop()
         for member in members:
             member.stop()
         if self._reserved is not None:

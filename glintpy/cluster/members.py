@@ -127,10 +127,16 @@ class ProcessMember:
                 self.address = line.rpartition(READY)[2].strip()
                 self._is_ready = True
 
+    def ask_to_stop(self) -> None:
+        """Ask it to stop; also one that stands still at a SIGSTOP, which would hear of it no sooner than it goes on."""
+        self.process.send_signal(signal.SIGTERM)
+        if sys.platform != "win32":
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Ask it to stop, and kill it if it doesn't."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.ask_to_stop()
             try:
                 self.process.wait(STOP_S)
             except subprocess.TimeoutExpired:

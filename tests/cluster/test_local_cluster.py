@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import glintpy
+from glintpy.cluster.members import ProcessMember
 from tests.cluster.helpers import nodes_of
 
 AT_ONCE_S = 2.0
@@ -67,3 +69,14 @@ def test_servers_are_named_by_their_numbers(index: Any) -> None:
         assert all(server.is_alive for server in cluster.servers)
         cluster.kill_server(np.int64(1))  # type: ignore[arg-type]  # an array's entry is a number, too
         assert [server.is_alive for server in cluster.servers] == [True, False]
+
+
+def test_a_cluster_whose_processes_stand_still_stops_in_good_order() -> None:
+    cluster = glintpy.LocalCluster(2)
+    processes = [cluster.servers[0].pid, cluster.servers[1].pid, cluster.master_pid]
+    for pid in processes:
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    members = list(cluster._servers)
+    cluster.stop()
+    assert [member.process.returncode for member in members if isinstance(member, ProcessMember)] == [0, 0]
