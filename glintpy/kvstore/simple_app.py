@@ -140,7 +140,7 @@ class SimpleApp:
 
         Raises:
             ConfigError: what can't be sent; or nobody is in the group.
-            Overloaded: 10,000 requests are open.
+            Overloaded: 10,000 requests are open, or too much waits for one of the nodes (1,024 messages).
             MasterUnreachable: it was asked who is there, and did not answer.
             GlintError: the app is closed.
         """
