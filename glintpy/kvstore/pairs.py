@@ -5,7 +5,6 @@ Everything is refused here, with numbers, before anything is sent.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -194,6 +193,14 @@ def starts_of(lengths: Lengths) -> Lengths:
     return np.cumsum(lengths) - lengths
 
 
+_OTHER_NAMES = {
+    "float": "float64",
+    "int": "int64",
+    **{dtype.str.lstrip("<>|="): name for name, dtype in DTYPES.items()},
+}
+"""Python's classes, and NumPy's short names: f8."""
+
+
 def dtype_of(dtype: Any) -> np.dtype[Any]:
     """Return a dtype that values can have.
 
@@ -203,12 +210,9 @@ def dtype_of(dtype: Any) -> np.dtype[Any]:
     Raises:
         DTypeError: it is none.
     """
-    found = DTYPES.get(getattr(dtype, "__name__", str(dtype)))
-    if found is None and dtype is not None:  # which is float64 to NumPy
-        with contextlib.suppress(
-            TypeError, ValueError, SyntaxError
-        ):  # NumPy reads some texts as a small language
-            found = DTYPES.get(np.dtype(dtype).name)
+    # A class by its name; a text or a dtype as it says itself.
+    name = getattr(dtype, "__name__", str(dtype))
+    found = DTYPES.get(_OTHER_NAMES.get(name, name))
     if found is None:
         raise DTypeError(f"{dtype!r:.80} is not a dtype of values; they have one of {', '.join(DTYPES)}")
     return found

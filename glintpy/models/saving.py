@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glintpy.config import PART_BYTES
+from glintpy import config
 from glintpy.errors import GlintError, MasterUnreachable, ModelError, RemoteProtocolError, ServerLost
 from glintpy.futures import Future
 from glintpy.models.indexing import Asked
@@ -144,7 +144,7 @@ class ServerCut:
         """
         cut_id, num_slices = self._found()
         slices = range(number * num_slices, (number + 1) * num_slices)
-        if array.row_bytes > PART_BYTES:
+        if array.row_bytes > config.PART_BYTES:
             yield from self._wide_rows(cut_id, slices, array)
         else:
             yield from self._pieces(cut_id, ((index, 0) for index in slices), keeps=keeps)
@@ -162,7 +162,7 @@ class ServerCut:
 
     def _wide_rows(self, cut_id: int, rows: range, array: ArraySpec) -> Iterator[NDArray[Any]]:
         """Yield rows of which each alone is longer than a part, and travels in several pieces."""
-        starts = range(0, math.prod(array.row_shape), PART_BYTES // array.dtype.itemsize)
+        starts = range(0, math.prod(array.row_shape), config.PART_BYTES // array.dtype.itemsize)
         pieces = self._pieces(cut_id, ((row, start) for row in rows for start in starts))
         for _ in rows:
             yield np.concatenate([next(pieces) for _ in starts]).reshape(1, -1)
@@ -443,7 +443,7 @@ def random_blocks(info: ModelInfo) -> Iterator[Block]:
     """Yield the random initial values of a model whose rows have no regular order on their servers."""
     from glintpy.storage.initialise import random_rows  # noqa: PLC0415 - rarely needed by a client
 
-    block_rows = max(1, PART_BYTES // max(1, info.spec.row_bytes))
+    block_rows = max(1, config.PART_BYTES // max(1, info.spec.row_bytes))
     for first in range(0, info.spec.num_rows, block_rows):
         rows = range(first, min(info.spec.num_rows, first + block_rows))
         yield rows, random_rows(info.spec, np.arange(rows.start, rows.stop, dtype=np.int64))
