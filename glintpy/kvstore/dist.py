@@ -60,12 +60,12 @@ class DistKVStore(KVStore):
         self._models = Models(
             self.client, self._prefix, self._directory, membership.group if in_rounds else None
         )
-        rounds = Rounds() if in_rounds else None
-        self._exchange = Exchange(self._models, rounds, who=self._who_waits)
+        self._rounds = Rounds() if in_rounds else None
+        self._exchange = Exchange(self._models, self._rounds, who=self._who_waits)
         self._num_optimizers = 0
         self._is_closed = False
         log = Log(self.client, self._prefix)
-        self._leading = Leading(membership, log, self._directory, self._models, rounds)
+        self._leading = Leading(membership, log, self._directory, self._models, have_ended=self._have_ended)
         self._leading.follow()
         comes_late = not membership.is_new
         self._inits = Inits(self._directory, comes_late=comes_late)
@@ -431,6 +431,11 @@ class DistKVStore(KVStore):
     def _live_updater(self) -> Updater:
         found: Updater = self._again_if_gone(self._models.live_updater)
         return found
+
+    def _have_ended(self, keys: list[Key]) -> None:
+        self._forget(keys)
+        if self._rounds is not None:
+            self._rounds.forget(keys)
 
     def _again_if_gone(self, ask: Callable[[], Any]) -> Any:
         """Ask, and where a model is gone, look where the keys lie now and ask again."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from glintpy import WorkersMissing
 from glintpy.kvstore.directory import Directory, Entry
+from glintpy.kvstore.forms import Key
 from glintpy.kvstore.log import Log
 from glintpy.kvstore.membership import Membership, wait_until
 from glintpy.kvstore.models import Models
-from glintpy.kvstore.rounds import Rounds
 
 LEADS_EVERY_S = 1.0
 """How often a worker that waits for rank 0 looks whether it has to do the work itself."""
@@ -23,7 +23,7 @@ class Leading:
         log: what was written down.
         directory: what it says; changed here only.
         models: whose handles end with their models.
-        rounds: of the worker's keys, which end with them; None: it takes part in none.
+        have_ended: told which keys were deleted, so that what the worker kept for them ends, too.
 
     Attributes:
         timeout_s: how long others are waited for.
@@ -38,13 +38,14 @@ class Leading:
         log: Log,
         directory: Directory,
         models: Models,
-        rounds: Rounds | None = None,
+        *,
+        have_ended: Callable[[list[Key]], None],
     ) -> None:
         self._membership = membership
         self._log = log
         self._directory = directory
         self._models = models
-        self._rounds = rounds
+        self._have_ended = have_ended
         self.timeout_s = membership.timeout_s
 
     def publish(self, entries: list[Entry]) -> None:
@@ -63,8 +64,8 @@ class Leading:
     def _apply(self, entries: list[Entry]) -> None:
         for entry in entries:
             self._directory.apply(entry)
-            if self._rounds is not None and entry["entry"] == "deleted":
-                self._rounds.forget(entry["keys"])
+            if entry["entry"] == "deleted":
+                self._have_ended(entry["keys"])
 
     def sweep(self) -> None:
         """End models in which no key lies any more; by who leads."""

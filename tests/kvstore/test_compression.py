@@ -217,7 +217,8 @@ def test_pushes_of_several_threads_lose_and_double_nothing(
         assert (kv.pull("w") + left_of(kv)["w"]).tolist() == [150.0] * 3
 
 
-def test_a_key_that_begins_anew_has_nothing_left_out(run_workers: RunWorkers) -> None:
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_key_that_begins_anew_has_nothing_left_out(run_workers: RunWorkers, size: int) -> None:
     def work(kv: KVStore) -> Any:
         kv.set_gradient_compression({"type": "2bit", "threshold": 1.0})
         kv.set_optimizer("add")
@@ -226,15 +227,15 @@ def test_a_key_that_begins_anew_has_nothing_left_out(run_workers: RunWorkers) ->
         kv.barrier()
         if kv.rank == 0:
             kv.delete("w")
-            kv.init("w", np.zeros(3))
+            kv.init("w", np.zeros(size))
         kv.barrier()
         if kv.rank == 1:
-            kv.push("w", np.full(3, 0.5))
-            assert left_of(kv)["w"] == [0.5] * 3
+            kv.push("w", np.full(size, 0.5))
+            assert left_of(kv)["w"] == [0.5] * size
         kv.barrier()
         return kv.pull("w").tolist()
 
-    assert run_workers(work, 2) == [[0.0] * 3] * 2
+    assert run_workers(work, 2) == [[0.0] * size] * 2
 
 
 @pytest.mark.parametrize("store", ["device", "dist_sync", "dist_async"])
