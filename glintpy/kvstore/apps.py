@@ -30,7 +30,7 @@ UNKNOWN = -1
 """In a table of lengths: nobody has pushed the key. No app's values begin with it, so it tells such a table apart."""
 
 ROW_BYTES_MAX = 2 << 20
-"""A row of a table."""
+"""The longest row that a table has."""
 
 EXACT_MAX = 8
 """Up to so many values a key lies in a table of just that width; beyond, of one up to a quarter wider."""
@@ -350,9 +350,8 @@ def check_rows(keys: Keys, lengths: Lengths, dtype: np.dtype[Any]) -> None:
     Raises:
         ShapeError: one has.
     """
-    cell_bytes = (
-        max(dtype.itemsize, 4) if dtype.kind == "f" else dtype.itemsize
-    )  # float16 is computed in float32
+    # What is kept of float16 may be float32.
+    cell_bytes = max(dtype.itemsize, 4) if dtype.kind == "f" else dtype.itemsize
     row_bytes = width_of(lengths) * cell_bytes
     wrong = np.flatnonzero(row_bytes > ROW_BYTES_MAX)
     if wrong.size:

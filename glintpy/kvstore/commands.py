@@ -147,12 +147,13 @@ def num_dead(client: Client, group: str, node_id: int) -> int:
 def _function_of(head: int | str) -> str:
     if isinstance(head, str):
         return head
-    if type(head) is not int or head not in _registered:
+    number = integer_of(head)
+    if number is None or number not in _registered:
         known = ", ".join(map(str, sorted(_registered))) or "none"
         raise ConfigError(
             f"no function has the number {head!r:.80}; there are {known}: register_command(number, name) gives one"
         )
-    return _registered[head]
+    return _registered[number]
 
 
 def _numbers_of(body: str) -> dict[str, Any]:

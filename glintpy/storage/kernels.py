@@ -117,7 +117,7 @@ class Kernels:
         Args:
             selection: checked.
         """
-        return self._saving if can_save(selection, self.ndim) else None
+        return self._saving if self._saving is not None and can_save(selection, self.ndim) else None
 
     def prepare(self) -> Steps:
         """Compile the loops and put them in numpy's place, a step at a time.

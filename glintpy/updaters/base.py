@@ -215,7 +215,6 @@ class Updater(ABC):
                 if array.dtype.kind not in "biuf" or array.shape not in {(), (1,)}:
                     raise ConfigError(
                         f"{what}() of updater {self.name!r} returns {number!r:.80}, which is no number"
-                        + (" for each step" if what == "rates" and steps is not None else "")
                     )
 
     def configured(self, **numbers: Any) -> Self:
