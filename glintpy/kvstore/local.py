@@ -192,7 +192,7 @@ class LocalKVStore(KVStore):
             changed = None
             if about["numbers"] is not None:
                 updater = type(optimizer.updater).from_content(about["numbers"])
-                changed = Optimizer(updater, about.get("rescale_grad") or optimizer.rescale_grad)
+                changed = Optimizer(updater, float(about.get("rescale_grad", optimizer.rescale_grad)))
             for held, kept in found:
                 for name, array in _kept(held).items():
                     array[...] = kept[name]

@@ -179,6 +179,17 @@ def saved(folder: Path, *, dump: bool = True) -> Path:
     return folder / "states"
 
 
+def test_a_factor_of_zero_comes_back_as_it_was(tmp_path: Path) -> None:
+    for factor in (0.0, 0.5):
+        kv = create("local")
+        kv.set_optimizer("sgd", rescale_grad=factor)
+        if not factor:
+            kv.save_optimizer_states(tmp_path / "states", dump_optimizer=True)
+    kv.load_optimizer_states(tmp_path / "states")
+    assert kv.optimizer is not None
+    assert kv.optimizer.rescale_grad == 0.0
+
+
 def test_a_local_store_saves_all_numbers(tmp_path: Path) -> None:
     path = saved(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["states"]
