@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import glintpy
-from glintpy.kvstore import KVStore, create
-from glintpy.kvstore.commands import register
+from glintpy.kvstore import KVStore, commands, create
 
 
 def test_a_key_that_was_deleted_is_not_there_to_be_deleted(kv: KVStore) -> None:
@@ -45,11 +44,12 @@ def test_an_updater_that_fails_at_one_key_changes_none() -> None:
     assert [value.tolist() for value in kv.pull(["a", "b"])] == [[0, 0], [0, 0]]
 
 
-def test_a_command_s_keys_are_a_key_or_a_list(dist: KVStore) -> None:
+def test_a_command_s_keys_are_a_key_or_a_list(dist: KVStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_registered", {})
     dist.init(["w", "0", "w0", 3], [np.full(2, number) for number in (1.0, 2.0, 3.0, 4.0)])
     assert dist.send_command_to_servers("sum", '{"keys": "w0"}') == {"w0": 6}
     assert dist.send_command_to_servers("sum", '{"keys": 3}') == {3: 8}
-    register(np.int64(7), "sum")  # type: ignore[arg-type]
+    commands.register(np.int64(7), "sum")  # type: ignore[arg-type]
     assert dist.send_command_to_servers(np.int64(7), '{"keys": 3}') == {3: 8}  # type: ignore[arg-type]
     assert dist.send_command_to_servers("sum", '{"keys": ["w", 3]}') == {"w": 2, 3: 8}
     for keys in ("{}", "[[1]]", "1.5"):
