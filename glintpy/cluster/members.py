@@ -104,6 +104,7 @@ class ProcessMember:
             reader.start()
         self.address = order.address
         self._is_ready = False
+        self._is_asked = False
 
     def wait_ready(self) -> None:
         """Wait for the line that says where the node is; again does nothing.
@@ -128,7 +129,13 @@ class ProcessMember:
                 self._is_ready = True
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop; also one that stands still at a SIGSTOP, which would hear of it no sooner than it goes on."""
+        """Ask it to stop, once: a second signal would end it where it stands.
+
+        One that stands still at a SIGSTOP goes on, since it would hear of nothing before.
+        """
+        if self._is_asked:
+            return
+        self._is_asked = True
         self.process.send_signal(signal.SIGTERM)
         if sys.platform != "win32":
             self.process.send_signal(signal.SIGCONT)
